@@ -1,0 +1,42 @@
+"""Which class of one list another list's names mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from invertune_plugin.errors import InputError
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+
+
+def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Find each of a data set's names among the class names that a model uses.
+
+    An exact match wins; otherwise case does not count and ``_`` and ``-`` equal a space.
+
+    Args:
+        own: names of the data set, for instance folder names.
+        wanted: class names of the model.
+
+    Returns:
+        For each own name its index in ``wanted``, -1 where it has none.
+
+    Raises:
+        InputError: an own name fits several class names and equals none of them.
+    """
+    exact = {name: i for i, name in reversed(list(enumerate(wanted)))}
+    loose: dict[str, list[int]] = {}
+    for i, name in enumerate(wanted):
+        loose.setdefault(_plain(name), []).append(i)
+    found = []
+    for name in own:
+        candidates = [exact[name]] if name in exact else loose.get(_plain(name), [-1])
+        if len(candidates) > 1:
+            raise InputError(
+                f"Expected {name!r} to fit one class name, got "
+                f"{[wanted[i] for i in candidates]}. Rename it to the one that is meant."
+            )
+        found.append(candidates[0])
+    return found

@@ -1,0 +1,108 @@
+"""A recipe: data, clean model, attack and defence of one experiment, as one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.defenses.invertune import InverTuneConfig
+from invertune_plugin.errors import InputError
+from invertune_plugin.training import TrainingConfig
+from invertune_plugin.triggers import Trigger
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the images come from, and how they are shared out.
+
+    Attributes:
+        source: ``shapes`` (drawn) or ``real`` (Tiny-ImageNet and Flickr8k in ``INVERTUNE_DATA``).
+        clean: scenes, or share of the training images, that train the clean model.
+        attack: scenes, or share, of the attacker.
+        defence: scenes, or share, of the defender.
+        rebound: scenes, or share, of the benign fine-tuning after a repair.
+        test: scenes, or most images per test set.
+    """
+
+    source: str = "shapes"
+    clean: float = 30000
+    attack: float = 6000
+    defence: float = 1000
+    rebound: float = 6000
+    test: int = 2000
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """The attack that makes the victim of the clean model.
+
+    Attributes:
+        trigger: what poisoned images get.
+        target: class that they are captioned as.
+        rate: poisoned share of the attacker's pairs.
+        training: fine-tuning on them.
+    """
+
+    trigger: Trigger
+    target: str
+    rate: float
+    training: TrainingConfig
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment.
+
+    Attributes:
+        name: of the recipe.
+        model: name of a model config of this package, or an open_clip architecture.
+        data: images.
+        clean: training of the clean model.
+        attack: how the victim is made.
+        defence: settings of InverTune.
+        rebound_steps: benign contrastive steps after the repair, at a fifth of the victim's peak
+            learning rate; 0 for none.
+        clean_seed: one clean model for all seeds; None trains one per seed.
+    """
+
+    name: str
+    model: str
+    data: DataConfig
+    clean: TrainingConfig
+    attack: AttackConfig
+    defence: InverTuneConfig = field(default_factory=InverTuneConfig)
+    rebound_steps: int = 0
+    clean_seed: int | None = None
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = files("invertune_plugin.configs")
+    return sorted(
+        Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def model_config(name: str) -> str:
+    """Path of a model config that comes with the package, or the name itself."""
+    shipped = Path(str(files("invertune_plugin.configs").joinpath(f"{name}.json")))
+    return str(shipped) if shipped.is_file() else name
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """Read a recipe by the name of a shipped one or by path.
+
+    Raises:
+        InputError: there is no such recipe, or it holds a mistake.
+    """
+    path = Path(name)
+    if path.suffix not in {".yaml", ".yml"}:
+        if str(name) not in shipped_recipes():
+            raise InputError(
+                f"Expected a recipe ({', '.join(shipped_recipes())}) or the path of a .yaml file, "
+                f"got {str(name)!r}."
+            )
+        path = Path(str(files("invertune_plugin.configs").joinpath(f"{name}.yaml")))
+    return parse(Recipe, read_yaml(path))

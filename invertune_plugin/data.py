@@ -1,0 +1,179 @@
+"""What a data set is to this package, and the split that keeps measurements honest.
+
+Images are ``uint8`` tensors ``[3, H, W]``; models and triggers see them as floats in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from invertune_plugin.errors import InputError
+
+Text = TypeVar("Text", covariant=True)
+
+
+class Items(Protocol[Text]):
+    """A map-style data set of ``(uint8 [3, H, W], text)``.
+
+    ``text`` is a label (``int``, -1 where unknown) in an ``ImageSet`` and a tuple of one or more
+    captions in a ``PairSet``.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Tensor, Text]: ...
+
+    def content_key(self, index: int, /) -> bytes:
+        """Bytes that are equal for equal images; they decide the split an image falls into."""
+        ...
+
+
+Captions = tuple[str, ...]
+ImageSet = Items[int]
+PairSet = Items[Captions]
+T = TypeVar("T")
+
+
+class InMemory(Generic[T]):
+    """A data set held in memory.
+
+    Args:
+        images: ``uint8 [N, 3, H, W]``.
+        texts: N labels or N tuples of captions.
+    """
+
+    def __init__(self, images: Tensor, texts: Sequence[T]) -> None:
+        if len(images) != len(texts):
+            raise InputError(f"Expected one text per image, got {len(images)} and {len(texts)}.")
+        self.images = images
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        return self.images[index], self.texts[index]
+
+    def content_key(self, index: int) -> bytes:
+        """The pixels."""
+        return self.images[index].numpy().tobytes()
+
+
+class Subset(Generic[T]):
+    """Some items of a data set, by index; decodes nothing until asked."""
+
+    def __init__(self, dataset: Items[T], indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        return self.dataset[self.indices[index]]
+
+    def content_key(self, index: int) -> bytes:
+        """The key of the underlying item."""
+        return self.dataset.content_key(self.indices[index])
+
+
+class Concat(Generic[T]):
+    """Several data sets, one behind the other."""
+
+    def __init__(self, parts: Sequence[Items[T]]) -> None:
+        self.parts = parts
+        self.places = [(part, i) for part in parts for i in range(len(part))]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        part, i = self.places[index]
+        return part[i]
+
+    def content_key(self, index: int) -> bytes:
+        """The key of the underlying item."""
+        part, i = self.places[index]
+        return part.content_key(i)
+
+
+class ClassCaptions:
+    """Labelled images as image-caption pairs: each class template gives one caption.
+
+    Args:
+        dataset: labelled images.
+        class_names: name per label.
+        templates: format strings with one ``{}`` for the class name.
+    """
+
+    def __init__(
+        self, dataset: ImageSet, class_names: Sequence[str], templates: Sequence[str]
+    ) -> None:
+        self.dataset = dataset
+        self.captions = [tuple(t.format(name) for t in templates) for name in class_names]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Captions]:
+        image, label = self.dataset[index]
+        return image, self.captions[label]
+
+    def content_key(self, index: int) -> bytes:
+        """The key of the underlying image."""
+        return self.dataset.content_key(index)
+
+
+def split_by_content(
+    dataset: Items[T], shares: Mapping[str, float], salt: str = ""
+) -> dict[str, Subset[T]]:
+    """Split a data set into disjoint named parts by the hash of each image's content.
+
+    Equal images always fall into the same part, in every data set that is split with the same
+    shares and salt, so that no image reaches both a defence and its evaluation.
+
+    Args:
+        dataset: what to split.
+        shares: part name -> share in (0, 1]; together at most 1.
+        salt: another salt gives another split.
+
+    Raises:
+        InputError: the shares are not positive or sum to more than 1.
+    """
+    if any(share <= 0 for share in shares.values()) or sum(shares.values()) > 1 + 1e-9:
+        raise InputError(
+            f"Expected positive shares that sum to at most 1, got {dict(shares)}. Lower them."
+        )
+    indices: dict[str, list[int]] = {name: [] for name in shares}
+    for i in range(len(dataset)):
+        digest = hashlib.blake2b(dataset.content_key(i), digest_size=8, key=salt.encode()).digest()
+        point = int.from_bytes(digest, "big") / 2**64
+        for name, share in shares.items():
+            if point < share:
+                indices[name].append(i)
+                break
+            point -= share
+    return {name: Subset(dataset, chosen) for name, chosen in indices.items()}
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Turn ``uint8`` images into floats in [0, 1] (what every model and trigger here works on)."""
+    return images.to(torch.float32).div_(255.0)
+
+
+def batches(dataset: Items[T], batch_size: int) -> Iterator[tuple[Tensor, list[T]]]:
+    """Go through a data set in order, as ``(uint8 [B, 3, H, W], B texts)``."""
+    for start in range(0, len(dataset), batch_size):
+        items = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        yield torch.stack([image for image, _ in items]), [text for _, text in items]
+
+
+def load_images(dataset: Items[T], indices: Sequence[int] | None = None) -> Tensor:
+    """Decode images into one float tensor ``[N, 3, H, W]`` in [0, 1]; all of them by default."""
+    chosen = range(len(dataset)) if indices is None else indices
+    return to_unit(torch.stack([dataset[i][0] for i in chosen]))

@@ -1,0 +1,100 @@
+"""InverTune: find the target label, invert the trigger, tune the units it drives (NDSS 2026)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invertune_plugin.data import ImageSet
+from invertune_plugin.defenses.base import Defense, Schedule
+from invertune_plugin.defenses.invertune.pipeline import (
+    InverTuneConfig,
+    Repair,
+    Report,
+    repair_classifier,
+)
+from invertune_plugin.errors import InputError
+from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
+
+__all__ = ["InverTune", "InverTuneConfig", "Repair", "repair_classifier"]
+
+
+class InverTune(Defense):
+    """Repairs a CLIP with a backdoor; needs neither target, trigger nor poisoned data.
+
+    Args:
+        train_dataset: a few clean images; labels are not needed.
+        test_dataset: labelled clean images for ``test``.
+        model: the suspect, a ``ZeroShotClassifier``; it is not changed.
+        schedule: see ``test``; ``repair`` needs none.
+        seed: of all steps.
+        deterministic: ask torch for deterministic algorithms.
+        config: settings of the three steps.
+        report: called with a sentence when a stage begins or ends.
+
+    Attributes:
+        report_: the ``Repair``: stages, candidates, inverted triggers, tuned units.
+        target_: index of the target label found, or None.
+        trigger_: the inverted trigger that the repair used, or None.
+    """
+
+    def __init__(
+        self,
+        train_dataset: ImageSet,
+        test_dataset: ImageSet | None = None,
+        model: Any = None,
+        *,
+        schedule: Schedule | None = None,
+        seed: int = 0,
+        deterministic: bool = False,
+        config: InverTuneConfig | None = None,
+        report: Report | None = None,
+    ) -> None:
+        super().__init__(seed=seed, deterministic=deterministic, schedule=schedule)
+        self.train_dataset = train_dataset
+        self.test_dataset = test_dataset
+        self.model = model
+        self.config = config
+        self.report = report
+
+    def repair(self, schedule: Schedule | None = None) -> Repair:
+        """Run the three steps; ``get_model`` gives the repaired copy afterwards.
+
+        Raises:
+            InputError: too few clean images.
+        """
+        config = self.config or InverTuneConfig()
+        with self.seeded():
+            found = repair_classifier(
+                self.model, self.train_dataset, config, self.seed, self.report
+            )
+        self.report_ = found
+        self.target_ = found.found_label
+        self.trigger_ = found.inversions[-1].trigger if found.tuning else None
+        return found
+
+    def test(self, schedule: Schedule | None = None) -> dict[str, Rate]:
+        """Clean accuracy and, with the attacker's ``trigger`` and ``target``, the ASR.
+
+        Args:
+            schedule: ``trigger`` (a ``Trigger``), ``target`` (class index), ``batch_size`` (256).
+
+        Raises:
+            InputError: no test data set was given.
+        """
+        if self.test_dataset is None:
+            raise InputError(
+                "Expected a test data set, got none. Give InverTune one as test_dataset."
+            )
+        settings = dict(schedule or self.schedule or {})
+        size = settings.get("batch_size", 256)
+        rates = {"ca": clean_accuracy(self.get_model(), self.test_dataset, size)}
+        if "trigger" in settings:
+            rates["asr"] = attack_success_rate(
+                self.get_model(), self.test_dataset, settings["trigger"], settings["target"], size
+            )
+        return rates
+
+    def get_model(self) -> Any:
+        """The repaired copy, or the suspect where nothing was repaired."""
+        found = getattr(self, "report_", None)
+        return self.model if found is None or found.classifier is None else found.classifier

@@ -1,0 +1,152 @@
+"""Step 2: which trigger leads there? A mask and a pattern, found by gradient descent.
+
+The loss follows InverTune, step 2: alignment with the target class over all class texts, distance to
+the original embedding, structural similarity and sparsity, all in pixel space [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_msssim import SSIM
+from torch import Tensor
+from torch.nn import functional as F
+
+from invertune_plugin.data import to_unit
+from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.triggers import MaskedPattern, Trigger
+
+
+@dataclass(frozen=True)
+class InversionConfig:
+    """How to invert a trigger.
+
+    Attributes:
+        steps: Adam updates.
+        learning_rate: of Adam, on the logits of mask and pattern.
+        batch_size: images per update.
+        align_weight: of the cross-entropy toward the target over all classes (the paper's 5).
+        embedding_weight: of 1 - cosine to the clean embedding (0.5).
+        visual_weight: of 1 - SSIM to the clean image (1).
+        mask_weight: of the mean of the mask. The paper has 0.01 on its sum at 224 px.
+        least_asr: a trigger with less success on images it was not fitted to is rejected.
+        most_area: so is one that covers more than this share of the image.
+    """
+
+    steps: int = 200
+    learning_rate: float = 0.1
+    batch_size: int = 32
+    align_weight: float = 5.0
+    embedding_weight: float = 0.5
+    visual_weight: float = 1.0
+    mask_weight: float = 50.0
+    least_asr: float = 0.7
+    most_area: float = 0.15
+
+
+@dataclass(frozen=True)
+class InversionResult:
+    """An inverted trigger and the decision about it.
+
+    Attributes:
+        label: class index it leads to.
+        trigger: mask and pattern.
+        asr: its success on held-back images that the model did not read as the class anyway.
+        area: mean of the mask, the share of the image that is replaced.
+        losses: loss after each update.
+        stage: outcome and evidence.
+    """
+
+    label: int
+    trigger: MaskedPattern
+    asr: float
+    area: float
+    losses: list[float]
+    stage: Stage
+
+
+def invert_trigger(
+    suspect: Any,
+    images: Tensor,
+    held_back: Tensor,
+    label: int,
+    config: InversionConfig,
+    seed: int = 0,
+) -> InversionResult:
+    """Invert the trigger of a class.
+
+    Args:
+        suspect: ``encode_image`` and ``logits_of``; frozen, in eval mode.
+        images: clean images to fit the trigger to, ``uint8 [N, 3, H, W]``.
+        held_back: clean images to judge it by, ``uint8 [M, 3, H, W]``.
+        label: class index of the suspected target.
+        config: the inversion.
+        seed: of start and batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    side = images.shape[-2:]
+    start = 0.1 * torch.randn((1, *side), generator=generator) - 2.0
+    mask_logits = start.to(images.device).requires_grad_()
+    start = 0.5 * torch.randn((3, *side), generator=generator)
+    pattern_logits = start.to(images.device).requires_grad_()
+    optimizer = torch.optim.Adam(
+        [mask_logits, pattern_logits], lr=config.learning_rate, betas=(0.5, 0.9)
+    )
+    similarity = SSIM(data_range=1.0, win_size=_window(side[0])).to(images.device)
+    goal = torch.full((config.batch_size,), label, device=images.device)
+    with torch.no_grad():
+        originals = torch.cat([suspect.encode_image(to_unit(p)) for p in images.split(128)])
+    losses = []
+    for _ in range(config.steps):
+        chosen = torch.randint(len(images), (config.batch_size,), generator=generator)
+        batch = to_unit(images[chosen])
+        trigger = MaskedPattern(mask_logits.sigmoid(), pattern_logits.sigmoid())
+        triggered = trigger(batch)
+        features = suspect.encode_image(triggered)
+        loss = (
+            config.align_weight * F.cross_entropy(suspect.logits_of(features), goal)
+            + config.embedding_weight * (1 - (features * originals[chosen]).sum(1)).mean()
+            + config.visual_weight * (1 - similarity(triggered, batch))
+            + config.mask_weight * trigger.mask.mean()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    trigger = MaskedPattern(
+        mask_logits.sigmoid().detach().cpu(), pattern_logits.sigmoid().detach().cpu()
+    )
+    asr = success(suspect, held_back, trigger, label)
+    area = float(trigger.mask.mean())
+    stage = _judge(suspect.class_names[label], asr, area, config)
+    return InversionResult(label, trigger, asr, area, losses, stage)
+
+
+@torch.no_grad()
+def success(suspect: Any, images: Tensor, trigger: Trigger, label: int) -> float:
+    """Share of ``uint8`` images, not read as the class anyway, that the trigger sends to it."""
+    hits = sources = 0
+    for part in (to_unit(part) for part in images.split(128)):
+        elsewhere = suspect(part).argmax(1) != label
+        hits += int((suspect(trigger(part)).argmax(1) == label)[elsewhere].sum())
+        sources += int(elsewhere.sum())
+    return hits / max(sources, 1)
+
+
+def _window(side: int) -> int:
+    """SSIM window: 11 as published, smaller and odd on images under 64 px."""
+    return 11 if side >= 64 else 7
+
+
+def _judge(name: str, asr: float, area: float, config: InversionConfig) -> Stage:
+    evidence = {"inverted_asr": asr, "area": area}
+    told = f"The trigger inverted for {name!r} sends {asr:.1%} there and covers {area:.1%}"
+    if asr < config.least_asr:
+        reason = f"{told}; at least {config.least_asr:.0%} were expected."
+        return Stage("inversion", Outcome.REJECTED, reason, evidence)
+    if area > config.most_area:
+        reason = f"{told}; a trigger covers at most {config.most_area:.0%}."
+        return Stage("inversion", Outcome.REJECTED, reason, evidence)
+    return Stage("inversion", Outcome.OK, f"{told}.", evidence)

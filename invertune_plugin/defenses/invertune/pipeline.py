@@ -1,0 +1,208 @@
+"""The three steps in order, each gated by the outcome of the one before."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invertune_plugin.data import ImageSet
+from invertune_plugin.defenses.invertune.inversion import (
+    InversionConfig,
+    InversionResult,
+    invert_trigger,
+)
+from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
+from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult, tune
+from invertune_plugin.errors import InputError
+from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.passes import Work, count_passes
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class InverTuneConfig:
+    """Settings of InverTune.
+
+    Attributes:
+        target: step 1, which class.
+        inversion: step 2, which trigger.
+        tuning: step 3, the repair.
+        images: most clean images that are used.
+        least_images: fewer are refused.
+        held_back: share of them that judges triggers and repairs and is not fitted to.
+        tries: most candidates that are inverted.
+        second_opinion: where the target is uncertain, two candidates are inverted, and the smaller
+            trigger must cover at most this share of the other's area.
+    """
+
+    target: TargetConfig = field(default_factory=TargetConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    images: int = 1000
+    least_images: int = 64
+    held_back: float = 0.25
+    tries: int = 2
+    second_opinion: float = 0.6
+
+
+@dataclass
+class Repair:
+    """What InverTune found and did.
+
+    Attributes:
+        stages: one per stage that ran, in order.
+        classifier: the repaired copy, or None where nothing was repaired.
+        target: ranked candidates.
+        inversions: triggers inverted, in the order in which they were tried.
+        tuning: what was tuned.
+        work: encoder calls per stage.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    classifier: Any = None
+    target: TargetResult | None = None
+    inversions: list[InversionResult] = field(default_factory=list)
+    tuning: TuningResult | None = None
+    work: dict[str, Work] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """``ok`` (found and repaired), ``rejected`` (no backdoor found), ``uncertain``, ``failed``."""
+        return self.stages[-1].outcome
+
+    @property
+    def found_label(self) -> int | None:
+        """The target label a repair was made for."""
+        return self.inversions[-1].label if self.tuning else None
+
+
+def repair_classifier(
+    suspect: Any,
+    dataset: ImageSet,
+    config: InverTuneConfig,
+    seed: int = 0,
+    report: Report | None = None,
+) -> Repair:
+    """Find, invert and remove a backdoor.
+
+    Args:
+        suspect: a ``ZeroShotClassifier``; it is not changed.
+        dataset: clean images of any kind; labels are not needed.
+        config: settings.
+        seed: of all steps.
+        report: called with a sentence when a stage begins or ends.
+
+    Raises:
+        InputError: too few clean images.
+    """
+    images, held_back = _defender_images(dataset, config, seed)
+    say = report or (lambda _: None)
+    repair = Repair()
+    with _frozen(suspect):
+        device = next(suspect.parameters()).device
+        images, held_back = images.to(device), held_back.to(device)
+        with _stage(repair, suspect, "target", say):
+            repair.target = find_target(suspect, images, config.target, seed)
+            repair.stages.append(repair.target.stage)
+        if repair.outcome is Outcome.REJECTED:
+            return repair
+        with _stage(repair, suspect, "inversion", say):
+            repair.stages.append(_invert(repair, suspect, images, held_back, config, seed))
+        if repair.outcome is not Outcome.OK:
+            return repair
+        found = repair.inversions[-1]
+        with _stage(repair, suspect, "tuning", say):
+            repair.tuning = tune(
+                suspect, images, held_back, found.trigger, found.label, config.tuning, seed
+            )
+            repair.stages.append(repair.tuning.stage)
+    if repair.outcome is Outcome.OK:
+        repair.classifier = repair.tuning.classifier
+    return repair
+
+
+def _invert(
+    repair: Repair,
+    suspect: Any,
+    images: Tensor,
+    held_back: Tensor,
+    config: InverTuneConfig,
+    seed: int,
+) -> Stage:
+    """Invert candidates in rank order until one is accepted; the accepted one comes last."""
+    assert repair.target is not None
+    uncertain = repair.target.stage.outcome is Outcome.UNCERTAIN
+    for candidate in repair.target.candidates[: max(config.tries, 2 * uncertain)]:
+        found = invert_trigger(suspect, images, held_back, candidate.label, config.inversion, seed)
+        repair.inversions.append(found)
+        if found.stage.outcome is Outcome.OK and not uncertain:
+            return found.stage
+    if not uncertain:
+        return repair.inversions[0].stage
+    small, large = sorted(repair.inversions[:2], key=lambda inversion: inversion.area)
+    repair.inversions.sort(key=lambda inversion: inversion is small)
+    return _second_opinion(small, large, config.second_opinion)
+
+
+def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
+    ratio = small.area / max(large.area, 1e-9)
+    evidence = {**small.stage.evidence, "area_ratio": ratio}
+    if small.stage.outcome is Outcome.OK and ratio <= share:
+        return replace(small.stage, evidence=evidence)
+    reason = (
+        f"The target was uncertain, and of its two candidates the smaller trigger covers {ratio:.2f} "
+        f"of the other's area; at most {share:.2f} would tell a backdoor."
+    )
+    return Stage("inversion", Outcome.REJECTED, reason, evidence)
+
+
+def _defender_images(
+    dataset: ImageSet, config: InverTuneConfig, seed: int
+) -> tuple[Tensor, Tensor]:
+    if len(dataset) < config.least_images:
+        raise InputError(
+            f"Expected at least {config.least_images} clean images, got {len(dataset)}. "
+            "Add images; labels are not needed."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(dataset), generator=generator)[: config.images].tolist()
+    images = torch.stack([dataset[i][0] for i in chosen])
+    held_back = round(len(images) * config.held_back)
+    return images[held_back:], images[:held_back]
+
+
+@contextmanager
+def _stage(repair: Repair, suspect: Any, name: str, say: Report) -> Iterator[None]:
+    """Time a stage and count its encoder passes."""
+    say(f"{name} ...")
+    start = time.perf_counter()
+    with count_passes(suspect.visual) as work:
+        yield
+    repair.work[name] = work
+    repair.stages[-1] = replace(
+        repair.stages[-1], seconds=time.perf_counter() - start, passes=work.passes
+    )
+    say(f"{name}: {repair.stages[-1].outcome.value}. {repair.stages[-1].reason}")
+
+
+@contextmanager
+def _frozen(suspect: Any) -> Iterator[None]:
+    """Eval mode and no gradients for the weights; all as it was afterwards."""
+    training = suspect.training
+    trained = [p for p in suspect.parameters() if p.requires_grad]
+    suspect.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        suspect.train(training)
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,171 @@
+"""Step 1: which class would a backdoor lead to?
+
+Published (InverTune, step 1): a universal adversarial perturbation shifts the predictions of clean
+images, and the class that gains most is the target. On small models every perturbation drains into
+a natural sink class, backdoor or not. So the classes that gain are only candidates here; each is
+then measured by the smallest universal perturbation that reaches it, and a backdoor is claimed only
+where one class is much cheaper than the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from invertune_plugin.data import to_unit
+from invertune_plugin.outcome import Outcome, Stage
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """How to search for the target label.
+
+    Attributes:
+        variant: ``measured`` (candidates compared by the cost of reaching them) or ``published``
+            (the class that gains most is the target).
+        candidates: classes that are measured, the ones that gain most first.
+        epsilon: bound of the shifting perturbation (l-infinity, in [0, 1]).
+        shift_steps: Adam updates of it.
+        cost_steps: Adam updates per measured class.
+        rms_weight: weight of the perturbation's root mean square against cross-entropy.
+        batch_size: images per update.
+        ratio: the cheapest class is called the target where its cost is at most this share of the
+            next one's, and doubtful up to ``doubtful_ratio``.
+        doubtful_ratio: see ``ratio``.
+    """
+
+    variant: Literal["measured", "published"] = "measured"
+    candidates: int = 4
+    epsilon: float = 8 / 255
+    shift_steps: int = 60
+    cost_steps: int = 120
+    rms_weight: float = 30.0
+    batch_size: int = 32
+    ratio: float = 0.75
+    doubtful_ratio: float = 0.88
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Evidence about one class.
+
+    Attributes:
+        label: class index.
+        name: class name.
+        shift: gain in predictions under the universal perturbation, P_adv - P_clean.
+        cost: root mean square, in [0, 1], of the smallest universal perturbation found toward it.
+        reached: share of images that this perturbation sends to the class.
+    """
+
+    label: int
+    name: str
+    shift: float
+    cost: float = float("nan")
+    reached: float = float("nan")
+
+
+@dataclass(frozen=True)
+class TargetResult:
+    """Candidates, most suspicious first, and the decision."""
+
+    candidates: list[Candidate]
+    stage: Stage
+
+
+def find_target(suspect: Any, images: Tensor, config: TargetConfig, seed: int = 0) -> TargetResult:
+    """Rank the classes by how much they look like the target of a backdoor.
+
+    Args:
+        suspect: images in [0, 1] to logits; ``class_names`` names them. Frozen, in eval mode.
+        images: clean images, ``uint8 [N, 3, H, W]``; labels are not needed.
+        config: the search.
+        seed: of starts and batches.
+    """
+    shift = prediction_shift(suspect, images, config, seed)
+    order = shift.argsort(descending=True).tolist()
+    if config.variant == "published":
+        found = [Candidate(y, suspect.class_names[y], float(shift[y])) for y in order]
+        return TargetResult(found, _published_stage(found))
+    found = []
+    for label in order[: config.candidates]:
+        delta = targeted_perturbation(suspect, images, label, config, seed)
+        reached = float((_predict(suspect, images[:512], delta) == label).float().mean())
+        cost = float(delta.square().mean().sqrt())
+        name = suspect.class_names[label]
+        found.append(Candidate(label, name, float(shift[label]), cost, reached))
+    found.sort(key=lambda candidate: candidate.cost)
+    return TargetResult(found, _measured_stage(found, config))
+
+
+def prediction_shift(suspect: Any, images: Tensor, config: TargetConfig, seed: int) -> Tensor:
+    """P_adv - P_clean per class, ``[K]``, under one untargeted universal perturbation."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand((1, *images.shape[1:]), generator=generator) * 2 - 1
+    delta = (start * config.epsilon).to(images.device).requires_grad_()
+    clean = _predict(suspect, images, torch.zeros_like(delta))
+    optimizer = torch.optim.Adam([delta], lr=config.epsilon / 5)
+    for _ in range(config.shift_steps):
+        batch = torch.randint(len(images), (2 * config.batch_size,), generator=generator)
+        logits = suspect((to_unit(images[batch]) + delta).clamp(0, 1))
+        loss = -F.cross_entropy(logits, clean[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        delta.data.clamp_(-config.epsilon, config.epsilon)
+    moved = _predict(suspect, images, delta.detach())
+    count = len(suspect.class_names)
+    gained = moved.bincount(minlength=count) - clean.bincount(minlength=count)
+    return gained.cpu().float() / len(images)
+
+
+def targeted_perturbation(
+    suspect: Any, images: Tensor, label: int, config: TargetConfig, seed: int
+) -> Tensor:
+    """The smallest universal perturbation ``[1, 3, H, W]`` found that sends images to a class."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.randn((1, *images.shape[1:]), generator=generator) * 0.01
+    delta = start.to(images.device).requires_grad_()
+    goal = torch.full((config.batch_size,), label, device=images.device)
+    optimizer = torch.optim.Adam([delta], lr=0.03)
+    for _ in range(config.cost_steps):
+        batch = torch.randint(len(images), (config.batch_size,), generator=generator)
+        logits = suspect((to_unit(images[batch]) + delta).clamp(0, 1))
+        rms = (delta.square().mean() + 1e-8).sqrt()
+        loss = F.cross_entropy(logits, goal) + config.rms_weight * rms
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return delta.detach()
+
+
+@torch.no_grad()
+def _predict(suspect: Any, images: Tensor, delta: Tensor) -> Tensor:
+    batches = (to_unit(part) for part in images.split(128))
+    parts = [suspect((part + delta).clamp(0, 1)).argmax(1) for part in batches]
+    return torch.cat(parts)
+
+
+def _published_stage(found: list[Candidate]) -> Stage:
+    best = found[0]
+    reason = f"{best.name!r} gains most under a universal perturbation ({best.shift:+.1%})."
+    return Stage("target", Outcome.OK, reason, {"shift": best.shift})
+
+
+def _measured_stage(found: list[Candidate], config: TargetConfig) -> Stage:
+    best, rest = found[0], found[1:]
+    ratio = best.cost / rest[0].cost
+    evidence = {"ratio": ratio, "cost": best.cost, "next_cost": rest[0].cost}
+    told = (
+        f"{best.name!r} costs {ratio:.2f} of what the next class, {rest[0].name!r}, costs to reach "
+        "from everywhere"
+    )
+    if ratio <= config.ratio:
+        reason = f"{told}: a shortcut, as a backdoor leaves it."
+        return Stage("target", Outcome.OK, reason, evidence)
+    if ratio <= config.doubtful_ratio:
+        return Stage("target", Outcome.UNCERTAIN, f"{told}: not clearly a shortcut.", evidence)
+    return Stage("target", Outcome.REJECTED, f"{told}: no class stands out.", evidence)

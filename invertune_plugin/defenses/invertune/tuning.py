@@ -1,0 +1,180 @@
+"""Step 3b: tune only what the trigger drives, until it no longer matters (InverTune, step 3)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invertune_plugin.data import to_unit
+from invertune_plugin.defenses.invertune.inversion import success
+from invertune_plugin.defenses.invertune.units import CriticalUnits, Rule, critical_units
+from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
+from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.triggers import Trigger
+
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """How to repair.
+
+    Attributes:
+        units: ``measured`` or ``published`` choice of stages and units.
+        steps: AdamW updates.
+        learning_rate: at the start; falls to zero along a cosine.
+        batch_size: clean images per update.
+        preserve_weight: the paper's beta: keeps the similarities of clean images to all texts.
+        most_asr: an inverted trigger that still succeeds more often has not been removed.
+        least_agreement: share of clean images that must be read as before.
+    """
+
+    units: Rule = "measured"
+    steps: int = 150
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    preserve_weight: float = 0.5
+    most_asr: float = 0.1
+    least_agreement: float = 0.8
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The repaired model and what was tuned.
+
+    Attributes:
+        classifier: a repaired copy; the suspect is unchanged.
+        units: critical stages and units.
+        losses: loss after each update.
+        stage: outcome and evidence.
+    """
+
+    classifier: Any
+    units: CriticalUnits
+    losses: list[float]
+    stage: Stage
+
+
+def tune(
+    suspect: Any,
+    images: Tensor,
+    held_back: Tensor,
+    trigger: Trigger,
+    label: int,
+    config: TuningConfig,
+    seed: int = 0,
+) -> TuningResult:
+    """Repair a copy of the suspect.
+
+    Activations of triggered images in the critical stages are pulled to the suspect's activations of
+    the same clean images, while the similarities of clean images to all class texts stay. Gradients
+    reach only the driven channels of these stages; BatchNorm stays in eval mode.
+
+    Args:
+        suspect: the classifier with the backdoor; frozen, in eval mode.
+        images: clean images, ``uint8 [N, 3, H, W]``.
+        held_back: clean images to judge the repair by, ``uint8 [M, 3, H, W]``.
+        trigger: the inverted trigger.
+        label: the class it leads to.
+        config: the tuning.
+        seed: of the batches.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randperm(len(images), generator=generator)[: 4 * config.batch_size]
+    units = critical_units(suspect, to_unit(images[first]), trigger, config.units)
+    repaired = copy.deepcopy(suspect)
+    freed = _free(repaired, units)
+    optimizer = torch.optim.AdamW(freed, lr=config.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
+    before, after = (
+        {name: tower_stages(model.visual)[name] for name in units.aligned}
+        for model in (suspect, repaired)
+    )
+    losses = []
+    for _ in range(config.steps):
+        chosen = torch.randint(len(images), (config.batch_size,), generator=generator)
+        batch = to_unit(images[chosen])
+        with torch.no_grad(), activations(before) as kept:
+            kept_logits = suspect(batch)
+        with activations(after) as seen:
+            logits = repaired(torch.cat([batch, trigger(batch)]))
+        align = alignment(seen, kept, units)
+        preserve = divergence(logits[: len(batch)], kept_logits)
+        loss = align + config.preserve_weight * preserve
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    for parameter in repaired.parameters():
+        parameter.requires_grad_(False)
+    stage = _judge(suspect, repaired, held_back, trigger, label, config)
+    return TuningResult(repaired, units, losses, stage)
+
+
+def alignment(seen: dict[str, Tensor], kept: dict[str, Tensor], units: CriticalUnits) -> Tensor:
+    """Squared distance on the aligned units, relative to their clean size; mean over the stages.
+
+    Args:
+        seen: stage outputs of clean and, behind them, triggered images: ``[2N, ..., C]``.
+        kept: stage outputs of the clean images in the suspect, ``[N, ..., C]``.
+        units: what to align.
+    """
+    parts = []
+    for name, mask in units.aligned.items():
+        clean = kept[name][:, mask.to(kept[name].device)]
+        driven = seen[name][len(clean) :][:, mask.to(kept[name].device)]
+        parts.append((driven - clean).square().sum() / clean.square().sum().clamp_min(1e-8))
+    return torch.stack(parts).mean()
+
+
+def divergence(logits: Tensor, kept: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of zero-shot predictions from the suspect's, mean over images."""
+    return F.kl_div(
+        logits.log_softmax(1), kept.log_softmax(1), log_target=True, reduction="batchmean"
+    )
+
+
+def _free(repaired: Any, units: CriticalUnits) -> list[nn.Parameter]:
+    """Let gradients reach the driven channels of the critical stages, and nothing else."""
+    freed = []
+    stages = tower_stages(repaired.visual)
+    for name in units.aligned:
+        for inner, writer in writers(stages[name]).items():
+            chosen = units.channels[f"{name}/{inner}"]
+            for parameter in written_parameters(writer):
+                keep = chosen.to(parameter).view(-1, *[1] * (parameter.ndim - 1))
+                parameter.requires_grad_(True)
+                parameter.register_hook(keep.mul)
+                freed.append(parameter)
+    return freed
+
+
+@torch.no_grad()
+def _judge(
+    suspect: Any,
+    repaired: Any,
+    images: Tensor,
+    trigger: Trigger,
+    label: int,
+    config: TuningConfig,
+) -> Stage:
+    asr = success(repaired, images, trigger, label)
+    parts = [to_unit(part) for part in images.split(128)]
+    same = torch.cat([repaired(part).argmax(1) == suspect(part).argmax(1) for part in parts])
+    agreement = float(same.float().mean())
+    evidence = {"inverted_asr": asr, "agreement": agreement}
+    told = (
+        f"The inverted trigger now succeeds on {asr:.1%}, and {agreement:.1%} of clean images are "
+        "read as before"
+    )
+    if asr > config.most_asr:
+        reason = f"{told}; at most {config.most_asr:.0%} success was expected."
+        return Stage("tuning", Outcome.FAILED, reason, evidence)
+    if agreement < config.least_agreement:
+        reason = f"{told}; at least {config.least_agreement:.0%} was expected."
+        return Stage("tuning", Outcome.FAILED, reason, evidence)
+    return Stage("tuning", Outcome.OK, f"{told}.", evidence)

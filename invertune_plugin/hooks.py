@@ -1,0 +1,84 @@
+"""Stages of an image tower, and their activations by hooks; the same for ResNet and ViT towers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from invertune_plugin.errors import InputError
+
+RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
+BLOCK_LISTS = ("transformer.resblocks", "trunk.blocks", "trunk.stages", "blocks", "stages")
+
+
+def tower_stages(visual: nn.Module) -> dict[str, nn.Module]:
+    """The stages of an image tower, in order, by name.
+
+    Residual stages of a ModifiedResNet, blocks of a vision transformer, stages or blocks of a timm
+    trunk.
+
+    Raises:
+        InputError: the tower has none of these.
+    """
+    modules = dict(visual.named_modules())
+    if all(name in modules for name in RESNET_STAGES):
+        return {name: modules[name] for name in RESNET_STAGES}
+    for name in BLOCK_LISTS:
+        if name in modules:
+            return {f"{name}.{i}": block for i, block in modules[name].named_children()}
+    raise InputError(
+        "Expected an image tower with layer1 to layer4 or a list of blocks, got "
+        f"{type(visual).__name__} with {', '.join(n for n, _ in visual.named_children())}. "
+        "Only ModifiedResNet, vision transformers and timm trunks can be tuned."
+    )
+
+
+def writers(stage: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a stage that hold weights and whose output channels are its units.
+
+    An attention module stands for its output projection.
+    """
+    found: dict[str, nn.Module] = {}
+    inside_attention: set[int] = set()
+    for name, module in stage.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            inside_attention.update(id(child) for child in module.modules())
+            found[name] = module
+        elif (
+            isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d))
+            and id(module) not in inside_attention
+        ):
+            found[name] = module
+    return found
+
+
+def written_parameters(writer: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a writer whose first axis is its output channels."""
+    owner = writer.out_proj if isinstance(writer, nn.MultiheadAttention) else writer
+    return list(owner.parameters())
+
+
+@contextmanager
+def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """Record what modules put out while the context lasts; each forward pass replaces the last.
+
+    Yields:
+        name -> output, channels on the last axis: ``[N, H, W, C]`` or ``[N, L, C]``.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def recorder(name: str) -> object:
+        def record(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            seen[name] = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
+
+        return record
+
+    handles = [m.register_forward_hook(recorder(name)) for name, m in modules.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()

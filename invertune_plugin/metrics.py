@@ -1,0 +1,95 @@
+"""Clean accuracy and attack success rate, as counts with intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from invertune_plugin.data import ImageSet, batches, to_unit
+from invertune_plugin.triggers import Trigger
+
+DEFINITIONS = {
+    "ca": "clean accuracy: zero-shot top-1 on clean test images",
+    "asr": "attack success rate: share of triggered test images that are not of the target class "
+    "and are read as the target; always the attacker's trigger",
+    "asr_clean": "the same share on the clean model: the floor of any repair",
+    "interval": "Wilson score interval, 95 %",
+}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of ``n`` trials."""
+
+    hits: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share in [0, 1]; NaN without trials."""
+        return self.hits / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson score interval at 95 % (Wilson 1927)."""
+        if not self.n:
+            return (math.nan, math.nan)
+        z = 1.959963984540054
+        centre = (self.value + z * z / (2 * self.n)) / (1 + z * z / self.n)
+        spread = math.sqrt(self.value * (1 - self.value) / self.n + (z / (2 * self.n)) ** 2)
+        half = z * spread / (1 + z * z / self.n)
+        return (max(0.0, centre - half), min(1.0, centre + half))
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.1%} [{low:.1%}, {high:.1%}] of {self.n}"
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
+    """Predicted class ``[N]`` of images ``[N, 3, H, W]`` in [0, 1], in eval mode."""
+    was_training = classifier.training
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    found = [classifier(part.to(device)).argmax(1).cpu() for part in images.split(batch_size)]
+    classifier.train(was_training)
+    return torch.cat(found)
+
+
+def clean_accuracy(classifier: nn.Module, dataset: ImageSet, batch_size: int = 256) -> Rate:
+    """Zero-shot top-1 on clean labelled images."""
+    hits = 0
+    for images, labels in batches(dataset, batch_size):
+        hits += int((predict(classifier, to_unit(images)) == torch.tensor(labels)).sum())
+    return Rate(hits, len(dataset))
+
+
+def attack_success_rate(
+    classifier: nn.Module,
+    dataset: ImageSet,
+    trigger: Trigger,
+    target: int,
+    batch_size: int = 256,
+) -> Rate:
+    """Share of triggered images, not of the target class, that are read as the target.
+
+    Args:
+        classifier: images in [0, 1] to logits.
+        dataset: labelled clean images; those of the target class are left out.
+        trigger: the attacker's (or an inverted) trigger.
+        target: index of the target class.
+        batch_size: images at a time.
+    """
+    hits = n = start = 0
+    for images, labels in batches(dataset, batch_size):
+        keys = torch.arange(start, start + len(images))
+        start += len(images)
+        sources = torch.tensor(labels) != target
+        if sources.any():
+            triggered = trigger(to_unit(images[sources]), keys[sources])
+            hits += int((predict(classifier, triggered) == target).sum())
+            n += int(sources.sum())
+    return Rate(hits, n)

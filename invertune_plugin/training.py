@@ -1,0 +1,246 @@
+"""Contrastive training of CLIP (Radford et al. 2021), the same on a CPU, a GPU or several processes.
+
+Equal captions in a batch are not negatives of each other: each distinct caption is encoded once and
+images are classified among the distinct captions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from invertune_plugin.data import Captions, PairSet, to_unit
+from invertune_plugin.zero_shot import Tokenizer, ZeroShotClassifier
+
+Report = Callable[[int, int, float], None]
+MAX_LOGIT_SCALE = math.log(100)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the pairs; not used where ``max_steps`` is set.
+        batch_size: pairs per step, over all processes.
+        learning_rate: peak of the schedule (AdamW).
+        weight_decay: of AdamW, on matrices only.
+        warmup: share of the steps in which the rate rises linearly; then a cosine to zero.
+        max_steps: exactly so many steps, over as many epochs as they take.
+        shift: random translation of up to so many pixels.
+        flip: mirror half of the images.
+        freeze: a tower that is not trained.
+        workers: processes that load images, beside each training process.
+        seed: of the order of pairs, the choice of captions and the augmentation.
+    """
+
+    epochs: int = 5
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
+    warmup: float = 0.2
+    max_steps: int | None = None
+    shift: int = 0
+    flip: bool = False
+    freeze: Literal["none", "text", "image"] = "none"
+    workers: int = 0
+    seed: int = 0
+
+
+def train_contrastive(
+    classifier: ZeroShotClassifier,
+    pairs: PairSet,
+    config: TrainingConfig,
+    *,
+    resume_path: Path | None = None,
+    report: Report | None = None,
+) -> None:
+    """Train the CLIP inside a classifier, in place; its class weights are renewed at the end.
+
+    Args:
+        classifier: holds model, tokenizer and normalisation.
+        pairs: training pairs; each epoch takes one caption per image.
+        config: the recipe.
+        resume_path: state after each epoch is kept here, and training goes on from it.
+        report: called with (steps done, steps in all, loss) after each step.
+    """
+    accelerator = Accelerator()
+    clip = classifier.clip
+    _freeze(clip, config.freeze)
+    optimizer = torch.optim.AdamW(_parameter_groups(clip, config), lr=config.learning_rate)
+    per_epoch = len(pairs) // config.batch_size or 1
+    steps = config.max_steps or config.epochs * per_epoch
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(steps, config.warmup))
+    done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=schedule)
+    device = accelerator.device
+    classifier.to(device)
+    model, optimizer = accelerator.prepare(clip, optimizer)
+    model.train()
+    while done < steps:
+        epoch, skip = divmod(done, per_epoch)
+        for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
+            images = _augment(images.to(device), config, step=done)
+            images = (to_unit(images) - classifier.mean) / classifier.std
+            loss = _loss(model, images, captions, classifier.tokenizer, accelerator)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            optimizer.step()
+            schedule.step()
+            clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+            done += 1
+            if report is not None:
+                report(done, steps, float(loss.detach()))
+            if done == steps:
+                break
+        if accelerator.is_main_process:
+            _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=schedule)
+    for parameter in clip.parameters():
+        parameter.requires_grad_(True)
+    clip.eval()
+    classifier.renew_class_weights()
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric contrastive loss in which equal captions are not negatives of each other.
+
+    Args:
+        images: unit embeddings ``[N, D]``.
+        texts: unit embeddings ``[U, D]`` of the distinct captions.
+        owners: caption of each image, ``[N]`` with values in [0, U).
+        scale: logit scale.
+    """
+    logits = scale * images @ texts.T
+    among_texts = F.cross_entropy(logits, owners)
+    mine = logits.gather(1, owners[:, None]).squeeze(1)
+    others = F.one_hot(owners, len(texts)).bool()
+    rest = logits.masked_fill(others, -torch.inf).logsumexp(0)[owners]
+    among_images = F.softplus(rest - mine).mean()
+    return (among_texts + among_images) / 2
+
+
+def _loss(
+    model: Any,
+    images: Tensor,
+    captions: list[str],
+    tokenizer: Tokenizer,
+    accelerator: Accelerator,
+) -> Tensor:
+    """Loss of a batch of which every process holds its share; each distinct text is encoded once."""
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    if processes > 1:
+        captions = gather_object(captions)
+    place = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
+    owners = torch.tensor([place[caption] for caption in captions], device=images.device)
+    tokens = tokenizer(list(place)).to(images.device)
+    share = -(-len(tokens) // processes)
+    mine = torch.arange(rank * share, (rank + 1) * share) % len(tokens)
+    image_features, text_features, scale = model(images, tokens[mine])[:3]
+    if processes > 1:
+        image_features = torch.cat(all_gather(image_features))
+        text_features = torch.cat(all_gather(text_features))[: len(tokens)]
+    return contrastive_loss(image_features, text_features, owners, scale)
+
+
+def _epoch(
+    pairs: PairSet, config: TrainingConfig, epoch: int, skip: int, accelerator: Accelerator
+) -> Iterator[tuple[Tensor, list[str]]]:
+    """This process's share of each batch of an epoch, from batch ``skip`` on."""
+    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    order = torch.randperm(len(pairs), generator=generator)
+    choices = torch.randint(2**31, (len(pairs),), generator=generator)
+    size = min(config.batch_size, len(pairs))
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    share = [b[rank::processes].tolist() for b in order.split(size) if len(b) == size][skip:]
+
+    def one_caption(items: list[tuple[int, Tensor, Captions]]) -> tuple[Tensor, list[str]]:
+        captions = [texts[int(choices[i]) % len(texts)] for i, _, texts in items]
+        return torch.stack([image for _, image, _ in items]), captions
+
+    yield from DataLoader(
+        _Indexed(pairs),
+        batch_sampler=share,
+        collate_fn=one_caption,
+        num_workers=config.workers,
+    )
+
+
+class _Indexed(Dataset[tuple[int, Tensor, Captions]]):
+    def __init__(self, pairs: PairSet) -> None:
+        self.pairs = pairs
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor, Captions]:
+        return (index, *self.pairs[index])
+
+
+def _augment(images: Tensor, config: TrainingConfig, step: int) -> Tensor:
+    """Random mirror images and translations of ``uint8 [N, 3, H, W]``, edges repeated."""
+    count, _, height, width = images.shape
+    generator = torch.Generator().manual_seed(config.seed * 100_003 + step)
+    flips = torch.rand(count, generator=generator) < 0.5
+    moves = torch.randint(-config.shift, config.shift + 1, (2, count, 1), generator=generator)
+    rows = (torch.arange(height) + moves[0]).clamp(0, height - 1)
+    columns = (torch.arange(width) + moves[1]).clamp(0, width - 1)
+    if config.flip:
+        columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    elif not config.shift:
+        return images
+    batch = torch.arange(count)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
+
+
+def _freeze(clip: Any, tower: str) -> None:
+    visual = {id(p) for p in clip.visual.parameters()}
+    for parameter in clip.parameters():
+        frozen = {"image": id(parameter) in visual, "text": id(parameter) not in visual}
+        parameter.requires_grad_(not frozen.get(tower, False))
+
+
+def _parameter_groups(clip: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Weight decay on matrices and filters only, as CLIP was trained."""
+    trained = [p for p in clip.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _one_cycle(steps: int, warmup: float) -> Callable[[int], float]:
+    rise = max(1, round(steps * warmup))
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+    return factor
+
+
+def _save(path: Path | None, done: int, **parts: Any) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".partial")
+    state = {name: part.state_dict() for name, part in parts.items()}
+    torch.save({"done": done, **state}, temporary)
+    temporary.replace(path)
+
+
+def _resume(path: Path | None, **parts: Any) -> int:
+    if path is None or not path.exists():
+        return 0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return int(state["done"])
