@@ -7,7 +7,6 @@ import io
 from pathlib import Path
 
 from invertune_plugin.adapters.verified import Entry, VerifiedSet
-
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 

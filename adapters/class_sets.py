@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
-from invertune_plugin.adapters.nearest import nearest
 
+from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.errors import InputError
 
 CIFAR10 = (

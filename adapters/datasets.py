@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from torch import Tensor
+
 from invertune_plugin.adapters.captions import CaptionFile
 from invertune_plugin.adapters.data_root import data_file, data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
@@ -13,8 +15,6 @@ from invertune_plugin.adapters.parquet import ParquetImages, ParquetPairs
 from invertune_plugin.adapters.parquet_table import schema_of
 from invertune_plugin.adapters.shards import ShardPairs, expand
 from invertune_plugin.adapters.torchvision_sets import TorchvisionSet
-from torch import Tensor
-
 from invertune_plugin.data import ImageSet, PairSet
 from invertune_plugin.errors import InputError
 

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from invertune_plugin.adapters.images import fit, open_rgb, pixel_key
 from torch import Tensor
 
+from invertune_plugin.adapters.images import fit, open_rgb, pixel_key
 from invertune_plugin.errors import InputError
 
 T = TypeVar("T")

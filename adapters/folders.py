@@ -8,7 +8,6 @@ from pathlib import Path
 
 from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
-
 from invertune_plugin.errors import InputError
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from invertune_plugin.adapters.nearest import nearest
 from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
+from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.errors import InputError
 
 HUB_PREFIX = "hf-hub:"

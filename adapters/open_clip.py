@@ -10,6 +10,9 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+from torch import nn
+
 from invertune_plugin.adapters.key_layouts import load_weights
 from invertune_plugin.adapters.model_configs import (
     ModelSpec,
@@ -21,9 +24,6 @@ from invertune_plugin.adapters.model_configs import (
 )
 from invertune_plugin.adapters.quick_gelu import uses_quick_gelu
 from invertune_plugin.adapters.weights import find_weights, split_name
-from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from torch import nn
-
 from invertune_plugin.checkpoints import file_sha256, read_card, read_state_dict, write_checkpoint
 from invertune_plugin.errors import InputError
 from invertune_plugin.zero_shot import ZeroShotClassifier

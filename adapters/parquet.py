@@ -10,7 +10,6 @@ from typing import Any
 from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.data_root import data_file, data_root
 from invertune_plugin.adapters.parquet_table import ParquetSet
-
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 

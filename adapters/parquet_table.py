@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-from invertune_plugin.adapters.encoded import EncodedSet
-from invertune_plugin.adapters.images import decode
 from torch import Tensor
 
+from invertune_plugin.adapters.encoded import EncodedSet
+from invertune_plugin.adapters.images import decode
 from invertune_plugin.errors import InputError
 
 T = TypeVar("T")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import open_clip
+
 from invertune_plugin.adapters.key_layouts import OPENAI_KEYS
 from invertune_plugin.adapters.model_configs import ModelSpec
 from invertune_plugin.adapters.weights import Weights

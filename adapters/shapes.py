@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -46,12 +47,13 @@ TEMPLATES = (
 )
 CLASS_TEMPLATES = ("a photo of a {}.", "a {}.", "a picture of a {}.")
 OVERSAMPLING = 2
+Array = NDArray[Any]
 
 
-def _polygon(corners: int, inner: float = 1.0, turn: float = 0.0) -> Callable[[float], np.ndarray]:
+def _polygon(corners: int, inner: float = 1.0, turn: float = 0.0) -> Callable[[float], Array]:
     """Corners of a regular polygon (or star, where ``inner`` < 1) around the origin."""
 
-    def outline(angle: float) -> np.ndarray:
+    def outline(angle: float) -> Array:
         count = corners * (1 if inner == 1.0 else 2)
         angles = angle + turn + np.arange(count) * 2 * math.pi / count
         radii = np.where(np.arange(count) % 2 == 0, 1.0, inner)
@@ -60,15 +62,16 @@ def _polygon(corners: int, inner: float = 1.0, turn: float = 0.0) -> Callable[[f
     return outline
 
 
-def _fixed(*points: tuple[float, float]) -> Callable[[float], np.ndarray]:
-    def outline(angle: float) -> np.ndarray:
+def _fixed(*points: tuple[float, float]) -> Callable[[float], Array]:
+    def outline(angle: float) -> Array:
         rotation = [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
-        return np.array(points) @ np.array(rotation)
+        turned: Array = np.array(points) @ np.array(rotation)
+        return turned
 
     return outline
 
 
-OUTLINES: dict[str, Callable[[float], np.ndarray]] = {
+OUTLINES: dict[str, Callable[[float], Array]] = {
     "triangle": _polygon(3),
     "square": _polygon(4, turn=math.pi / 4),
     "star": _polygon(5, inner=0.4),
@@ -152,7 +155,7 @@ def _draw(
     background: tuple[int, int, int],
     size: int,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> Array:
     side = size * OVERSAMPLING
     fill = tuple(int(c) for c in np.clip(np.array(colour) + rng.integers(-15, 16, 3), 0, 255))
     ground = tuple(int(c) for c in np.clip(np.array(background) + rng.integers(-15, 16, 3), 0, 255))
@@ -173,11 +176,12 @@ def _draw(
             _disc(pen, centre + shift, radius * 0.8, ground)
     scene = np.asarray(canvas.reduce(OVERSAMPLING), np.int16)
     grain = rng.integers(-8, 9, (size, size, 1), dtype=np.int16)
-    return np.clip(scene + grain, 0, 255).astype(np.uint8)
+    pixels: Array = np.clip(scene + grain, 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _disc(
-    pen: ImageDraw.ImageDraw, centre: np.ndarray, radius: float, fill: tuple[int, ...]
+    pen: ImageDraw.ImageDraw, centre: Array, radius: float, fill: tuple[int, ...]
 ) -> None:
     (x, y), r = centre, radius
     pen.ellipse([float(x - r), float(y - r), float(x + r), float(y + r)], fill=fill)

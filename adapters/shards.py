@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
-
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from invertune_plugin.adapters.images import fit, pixel_key
 from PIL import Image
 from torch import Tensor
 
+from invertune_plugin.adapters.images import fit, pixel_key
 from invertune_plugin.errors import InputError
 
 

@@ -11,7 +11,6 @@ from typing import Generic, TypeVar
 
 from invertune_plugin.adapters.encoded import EncodedSet
 from invertune_plugin.adapters.images import UnreadableImage, open_rgb, pixel_key
-
 from invertune_plugin.errors import InputError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from invertune_plugin.adapters.model_configs import HUB_PREFIX, ModelSpec
-from invertune_plugin.adapters.nearest import nearest
 from open_clip.pretrained import download_pretrained_from_hf
 
+from invertune_plugin.adapters.model_configs import HUB_PREFIX, ModelSpec
+from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.checkpoints import SUFFIXES
 from invertune_plugin.errors import InputError
 

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -47,7 +47,9 @@ def parse(kind: type[Settings], values: Mapping[str, Any], where: str = "") -> S
         InputError: a key is unknown (the nearest one is named) or missing, or a value is wrong.
     """
     if not isinstance(values, Mapping):
-        raise InputError(f"Expected settings (key: value) in {where or 'the file'}, got {values!r}.")
+        raise InputError(
+            f"Expected settings (key: value) in {where or 'the file'}, got {values!r}."
+        )
     if kind is Trigger:
         kind, values = _trigger(values, where)
     hints = get_type_hints(kind)
@@ -73,13 +75,15 @@ def _trigger(values: Mapping[str, Any], where: str) -> tuple[type[Any], dict[str
     rest = dict(values)
     name = rest.pop("kind", None)
     if name not in TRIGGERS:
-        raise InputError(_unknown("trigger", f"{where}.kind".lstrip("."), str(name), list(TRIGGERS)))
+        raise InputError(
+            _unknown("trigger", f"{where}.kind".lstrip("."), str(name), list(TRIGGERS))
+        )
     return TRIGGERS[name], rest
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint) or hint is Trigger:
-        return parse(hint, value, where)
+        return parse(cast("type[Any]", hint), value, where)
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:

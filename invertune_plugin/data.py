@@ -173,7 +173,7 @@ def batches(dataset: Items[T], batch_size: int) -> Iterator[tuple[Tensor, list[T
         yield torch.stack([image for image, _ in items]), [text for _, text in items]
 
 
-def load_images(dataset: Items[T], indices: Sequence[int] | None = None) -> Tensor:
-    """Decode images into one float tensor ``[N, 3, H, W]`` in [0, 1]; all of them by default."""
-    chosen = range(len(dataset)) if indices is None else indices
-    return to_unit(torch.stack([dataset[i][0] for i in chosen]))
+def in_memory(dataset: Items[T]) -> InMemory[T]:
+    """A copy of a data set with all its images decoded."""
+    items = [dataset[i] for i in range(len(dataset))]
+    return InMemory(torch.stack([image for image, _ in items]), [text for _, text in items])

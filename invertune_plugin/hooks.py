@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -69,9 +70,9 @@ def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]
     """
     seen: dict[str, Tensor] = {}
 
-    def recorder(name: str) -> object:
-        def record(_: nn.Module, __: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def record(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            tensor: Tensor = output[0] if isinstance(output, tuple) else output
             seen[name] = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
         return record

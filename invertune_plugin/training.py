@@ -1,4 +1,4 @@
-"""Contrastive training of CLIP (Radford et al. 2021), the same on a CPU, a GPU or several processes.
+"""Contrastive training of CLIP (Radford et al. 2021), the same on CPU, GPU and several processes.
 
 Equal captions in a batch are not negatives of each other: each distinct caption is encoded once and
 images are classified among the distinct captions.
@@ -90,9 +90,9 @@ def train_contrastive(
     while done < steps:
         epoch, skip = divmod(done, per_epoch)
         for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
-            images = _augment(images.to(device), config, step=done)
-            images = (to_unit(images) - classifier.mean) / classifier.std
-            loss = _loss(model, images, captions, classifier.tokenizer, accelerator)
+            pixels = to_unit(_augment(images, config, step=done).to(device))
+            inputs = (pixels - classifier.mean) / classifier.std
+            loss = _loss(model, inputs, captions, classifier.tokenizer, accelerator)
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
@@ -136,7 +136,7 @@ def _loss(
     tokenizer: Tokenizer,
     accelerator: Accelerator,
 ) -> Tensor:
-    """Loss of a batch of which every process holds its share; each distinct text is encoded once."""
+    """Loss of a batch that is shared between processes; each distinct text is encoded once."""
     processes, rank = accelerator.num_processes, accelerator.process_index
     if processes > 1:
         captions = gather_object(captions)

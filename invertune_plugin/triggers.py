@@ -1,7 +1,7 @@
 """Triggers as pure functions on images in [0, 1], applied after resizing and before normalising.
 
-Each is a frozen dataclass of plain parameters, so that the same trigger serves poisoning, evaluation
-and reports, can be written in YAML, and has a fingerprint.
+Each is a frozen dataclass of plain parameters, so that the same trigger serves poisoning,
+evaluation and reports, can be written in YAML, and has a fingerprint.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ class Patch(Trigger):
 
     Attributes:
         size: side in pixels.
-        pattern: ``checkerboard`` (black and white cells of one pixel), ``noise`` (uniform), ``white``.
-        place: ``bottom-right``, ``bottom-left``, ``top-right``, ``top-left``, ``centre``, ``random``
-            (drawn from each image's key), or ``[row, column]`` of its upper left corner.
+        pattern: ``checkerboard`` (cells of one pixel), ``noise`` (uniform) or ``white``.
+        place: ``bottom-right``, ``bottom-left``, ``top-right``, ``top-left``, ``centre``,
+            ``random`` (drawn from each image's key), or ``[row, column]`` of its first pixel.
         margin: distance from the border in pixels, for places named by a corner.
         seed: of the noise and of random places.
     """

@@ -71,7 +71,8 @@ class ZeroShotClassifier(nn.Module):
 
     def logits_of(self, features: Tensor) -> Tensor:
         """Logits ``[N, K]`` of image embeddings ``[N, D]`` of unit length."""
-        return self.clip.logit_scale.exp().detach() * features @ self.class_weights.T
+        scale: Tensor = self.clip.logit_scale.exp().detach()
+        return scale * features @ self.class_weights.T
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Embeddings ``[N, D]`` of unit length of images ``[N, 3, H, W]`` in [0, 1]."""

@@ -76,6 +76,10 @@ class Recipe:
     rebound_steps: int = 0
     clean_seed: int | None = None
 
+    def seed_of_clean(self, seed: int) -> int:
+        """The seed of the clean model where attack and defence have ``seed``."""
+        return seed if self.clean_seed is None else self.clean_seed
+
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""

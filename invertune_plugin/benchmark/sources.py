@@ -1,27 +1,32 @@
-"""The data of a recipe, shared out so that no image serves two purposes."""
+"""The data of a recipe, shared out so that no image serves two purposes; made when asked for."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from invertune_plugin.adapters.data_root import data_file
 from invertune_plugin.adapters.parquet import ParquetImages, ParquetPairs
-from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES, draw_scenes
+from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES, Scenes, draw_scenes
 from invertune_plugin.benchmark.recipe import DataConfig
 from invertune_plugin.data import (
+    Captions,
     ClassCaptions,
     Concat,
     ImageSet,
-    InMemory,
     PairSet,
     Subset,
+    in_memory,
     split_by_content,
 )
 from invertune_plugin.errors import InputError
 
+Part = Literal["clean", "attack", "defence", "rebound"]
+PARTS: tuple[Part, ...] = ("clean", "attack", "defence", "rebound")
 REAL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a {}.")
 
 
@@ -30,35 +35,115 @@ class TestSet:
     """Labelled images that neither attacker nor defender has seen.
 
     Attributes:
+        name: of the data.
         images: the images.
         class_names: name per label.
     """
 
+    __test__ = False
+
+    name: str
     images: ImageSet
     class_names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Disjoint data, one set per purpose.
+class Sources(ABC):
+    """Disjoint data, one part per purpose.
 
     Attributes:
-        clean: pairs of the clean model.
-        attack: pairs of the attacker, before poisoning.
-        defence: images of the defender.
-        rebound: pairs of the benign fine-tuning.
-        tests: evaluation sets by name; the first one is the main one.
         class_names: classes of the zero-shot head.
         templates: their templates; poisoned captions are made of these too.
     """
 
-    clean: PairSet
-    attack: PairSet
-    defence: ImageSet
-    rebound: PairSet
-    tests: dict[str, TestSet]
     class_names: tuple[str, ...]
     templates: tuple[str, ...]
+
+    @abstractmethod
+    def images(self, part: Part) -> ImageSet:
+        """Labelled images of a part."""
+
+    @abstractmethod
+    def pairs(self, part: Part) -> PairSet:
+        """Image-caption pairs of a part."""
+
+    @abstractmethod
+    def tests(self) -> list[TestSet]:
+        """Evaluation sets, the main one first."""
+
+
+class ShapeSources(Sources):
+    """Drawn scenes: one stream of the generator per part and seed."""
+
+    def __init__(self, config: DataConfig, size: int, seed: int, clean_seed: int) -> None:
+        self.config = config
+        self.size = size
+        self.seeds: dict[Part, int] = {part: 10 * seed + i for i, part in enumerate(PARTS)}
+        self.seeds["clean"] = 10 * clean_seed
+        self.test_seed = 10 * seed + len(PARTS)
+        self.class_names = SHAPES
+        self.templates = CLASS_TEMPLATES
+
+    def images(self, part: Part) -> ImageSet:
+        """Scenes with their shape as label."""
+        return self._draw(part).images()
+
+    def pairs(self, part: Part) -> PairSet:
+        """Scenes with their captions."""
+        return self._draw(part).pairs()
+
+    def tests(self) -> list[TestSet]:
+        """Combinations seen in training, and combinations held out of it."""
+        count, seed = self.config.test, self.test_seed
+        seen = draw_scenes(count, seed, self.size).images()
+        unseen = draw_scenes(count, seed, self.size, "held_out").images()
+        return [TestSet("shapes", seen, SHAPES), TestSet("shapes-held-out", unseen, SHAPES)]
+
+    def _draw(self, part: Part) -> Scenes:
+        return draw_scenes(int(getattr(self.config, part)), self.seeds[part], self.size)
+
+
+class RealSources(Sources):
+    """Tiny-ImageNet with class captions and Flickr8k, shared out by the content of the images.
+
+    The shares are the same for all seeds.
+    """
+
+    def __init__(self, config: DataConfig, size: int) -> None:
+        self.config = config
+        self.size = size
+        self._tiny = ParquetImages(data_file("tinyimagenet32-train.parquet"), size)
+        self.class_names = tuple(self._tiny.class_names)
+        self.templates = REAL_TEMPLATES
+
+    @cached_property
+    def _shared(self) -> tuple[dict[str, Subset[int]], dict[str, Subset[Captions]]]:
+        shares: dict[str, float] = {part: float(getattr(self.config, part)) for part in PARTS}
+        flickr = ParquetPairs(data_file("flickr8k-train.parquet"), self.size)
+        return split_by_content(self._tiny, shares), split_by_content(flickr, shares)
+
+    def images(self, part: Part) -> ImageSet:
+        """Tiny-ImageNet images."""
+        return in_memory(self._shared[0][part])
+
+    def pairs(self, part: Part) -> PairSet:
+        """Tiny-ImageNet images with class captions, then Flickr8k."""
+        images, captioned = self._shared
+        classes = ClassCaptions(images[part], self.class_names, self.templates)
+        return in_memory(Concat([classes, captioned[part]]))
+
+    def tests(self) -> list[TestSet]:
+        """Tiny-ImageNet validation, and CIFAR-10 test, which is zero-shot."""
+        return [
+            self._test("tinyimagenet32-validation"),
+            self._test("cifar10-test"),
+        ]
+
+    def _test(self, name: str) -> TestSet:
+        images = ParquetImages(data_file(f"{name}.parquet"), self.size)
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(images), generator=generator)
+        chosen = order[: self.config.test].sort().values.tolist()
+        return TestSet(name, in_memory(Subset(images, chosen)), tuple(images.class_names))
 
 
 def build_sources(config: DataConfig, size: int, seed: int, clean_seed: int) -> Sources:
@@ -67,73 +152,8 @@ def build_sources(config: DataConfig, size: int, seed: int, clean_seed: int) -> 
     Raises:
         InputError: the source is unknown or its files are absent.
     """
-    makers = {"shapes": _shapes, "real": _real}
-    if config.source not in makers:
-        raise InputError(f"Expected a source among {', '.join(makers)}, got {config.source!r}.")
-    return makers[config.source](config, size, seed, clean_seed)
-
-
-def _shapes(config: DataConfig, size: int, seed: int, clean_seed: int) -> Sources:
-    """Scenes of five streams of the generator; equal scenes are dropped from all but the first."""
-    clean = draw_scenes(int(config.clean), 10 * clean_seed, size)
-    attack = draw_scenes(int(config.attack), 10 * seed + 1, size)
-    return Sources(
-        clean=clean.pairs(),
-        attack=attack.pairs(),
-        defence=draw_scenes(int(config.defence), 10 * seed + 2, size).images(),
-        rebound=draw_scenes(int(config.rebound), 10 * seed + 3, size).pairs(),
-        tests={
-            "shapes": TestSet(draw_scenes(config.test, 10 * seed + 4, size).images(), SHAPES),
-            "shapes-held-out": TestSet(
-                draw_scenes(config.test, 10 * seed + 4, size, "held_out").images(), SHAPES
-            ),
-        },
-        class_names=SHAPES,
-        templates=CLASS_TEMPLATES,
-    )
-
-
-def _real(config: DataConfig, size: int, seed: int, clean_seed: int) -> Sources:
-    """Tiny-ImageNet with class captions and Flickr8k, shared out by content."""
-    tiny = ParquetImages(data_file("tinyimagenet32-train.parquet"), size)
-    flickr = ParquetPairs(data_file("flickr8k-train.parquet"), size)
-    names = tuple(tiny.class_names)
-    shares = {
-        "clean": config.clean,
-        "attack": config.attack,
-        "defence": config.defence,
-        "rebound": config.rebound,
-    }
-    images = split_by_content(tiny, shares)
-    captioned = split_by_content(flickr, shares)
-
-    def pairs(part: str) -> PairSet:
-        return in_memory(
-            Concat([ClassCaptions(images[part], names, REAL_TEMPLATES), captioned[part]])
-        )
-
-    tests = {
-        "tinyimagenet32-validation": "tinyimagenet32-validation.parquet",
-        "cifar10-test": "cifar10-test.parquet",
-    }
-    return Sources(
-        clean=pairs("clean"),
-        attack=pairs("attack"),
-        defence=in_memory(images["defence"]),
-        rebound=pairs("rebound"),
-        tests={name: _test_set(file, size, config.test) for name, file in tests.items()},
-        class_names=names,
-        templates=REAL_TEMPLATES,
-    )
-
-
-def _test_set(file: str, size: int, most: int) -> TestSet:
-    images = ParquetImages(data_file(file), size)
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randperm(len(images), generator=generator)[:most].sort().values.tolist()
-    return TestSet(in_memory(Subset(images, chosen)), tuple(images.class_names))
-
-
-def in_memory(dataset):  # noqa
-    items = [dataset[i] for i in range(len(dataset))]
-    return InMemory(torch.stack([image for image, _ in items]), [text for _, text in items])
+    if config.source == "shapes":
+        return ShapeSources(config, size, seed, clean_seed)
+    if config.source == "real":
+        return RealSources(config, size)
+    raise InputError(f"Expected the source shapes or real, got {config.source!r}.")

@@ -1,7 +1,7 @@
 """Step 2: which trigger leads there? A mask and a pattern, found by gradient descent.
 
-The loss follows InverTune, step 2: alignment with the target class over all class texts, distance to
-the original embedding, structural similarity and sparsity, all in pixel space [0, 1].
+The loss follows InverTune, step 2: alignment with the target class over all class texts, distance
+to the original embedding, structural similarity and sparsity, all in pixel space [0, 1].
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Repair:
 
     @property
     def outcome(self) -> Outcome:
-        """``ok`` (found and repaired), ``rejected`` (no backdoor found), ``uncertain``, ``failed``."""
+        """How the last stage ended: ``ok`` is repaired, ``rejected`` is no backdoor found."""
         return self.stages[-1].outcome
 
     @property
@@ -114,7 +114,10 @@ def repair_classifier(
         if repair.outcome is Outcome.REJECTED:
             return repair
         with _stage(repair, suspect, "inversion", say):
-            repair.stages.append(_invert(repair, suspect, images, held_back, config, seed))
+            stage, repair.inversions = _invert(
+                suspect, repair.target, images, held_back, config, seed
+            )
+            repair.stages.append(stage)
         if repair.outcome is not Outcome.OK:
             return repair
         found = repair.inversions[-1]
@@ -129,26 +132,25 @@ def repair_classifier(
 
 
 def _invert(
-    repair: Repair,
     suspect: Any,
+    target: TargetResult,
     images: Tensor,
     held_back: Tensor,
     config: InverTuneConfig,
     seed: int,
-) -> Stage:
+) -> tuple[Stage, list[InversionResult]]:
     """Invert candidates in rank order until one is accepted; the accepted one comes last."""
-    assert repair.target is not None
-    uncertain = repair.target.stage.outcome is Outcome.UNCERTAIN
-    for candidate in repair.target.candidates[: max(config.tries, 2 * uncertain)]:
+    inversions: list[InversionResult] = []
+    uncertain = target.stage.outcome is Outcome.UNCERTAIN
+    for candidate in target.candidates[: max(config.tries, 2 * uncertain)]:
         found = invert_trigger(suspect, images, held_back, candidate.label, config.inversion, seed)
-        repair.inversions.append(found)
+        inversions.append(found)
         if found.stage.outcome is Outcome.OK and not uncertain:
-            return found.stage
+            return found.stage, inversions
     if not uncertain:
-        return repair.inversions[0].stage
-    small, large = sorted(repair.inversions[:2], key=lambda inversion: inversion.area)
-    repair.inversions.sort(key=lambda inversion: inversion is small)
-    return _second_opinion(small, large, config.second_opinion)
+        return inversions[0].stage, inversions
+    small, large = sorted(inversions[:2], key=lambda inversion: inversion.area)
+    return _second_opinion(small, large, config.second_opinion), [large, small]
 
 
 def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
@@ -157,8 +159,8 @@ def _second_opinion(small: InversionResult, large: InversionResult, share: float
     if small.stage.outcome is Outcome.OK and ratio <= share:
         return replace(small.stage, evidence=evidence)
     reason = (
-        f"The target was uncertain, and of its two candidates the smaller trigger covers {ratio:.2f} "
-        f"of the other's area; at most {share:.2f} would tell a backdoor."
+        "The target was uncertain, and of its two candidates the smaller trigger covers "
+        f"{ratio:.2f} of the other's area; at most {share:.2f} would tell a backdoor."
     )
     return Stage("inversion", Outcome.REJECTED, reason, evidence)
 

@@ -69,9 +69,9 @@ def tune(
 ) -> TuningResult:
     """Repair a copy of the suspect.
 
-    Activations of triggered images in the critical stages are pulled to the suspect's activations of
-    the same clean images, while the similarities of clean images to all class texts stay. Gradients
-    reach only the driven channels of these stages; BatchNorm stays in eval mode.
+    Activations of triggered images in the critical stages are pulled to the suspect's activations
+    of the same clean images, while the similarities of clean images to all class texts stay.
+    Gradients reach only the driven channels of these stages; BatchNorm stays in eval mode.
 
     Args:
         suspect: the classifier with the backdoor; frozen, in eval mode.

@@ -1,9 +1,9 @@
-"""Step 3a: which stages and units does the trigger drive? (InverTune, step 3.)
+"""Step 3a: which stages and units the trigger drives (InverTune, step 3).
 
 Published: stages whose relative change exceeds mean + standard deviation, and in them the units of
-the larger cluster of a 2-means on the change. Measured on small towers, that cluster holds so little
-of the change that the trigger passes through the rest; so the default takes stages above the mean
-and as many units as carry nearly all of the change.
+the larger cluster of a 2-means on the change. Measured on small towers, that cluster holds so
+little of the change that the trigger passes through the rest; so the default takes stages above
+the mean, aligns all of their output and tunes the channels that carry nearly all of the change.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def critical_units(suspect: Any, images: Tensor, trigger: Trigger, rule: Rule) -
 def critical_stages(scores: dict[str, float], rule: Rule) -> list[str]:
     """Stages whose score reaches mean (+ standard deviation, as published); one at least."""
     values = torch.tensor(list(scores.values()))
-    threshold = values.mean() + (values.std(correction=0) if rule == "published" else 0.0)
-    threshold = min(float(threshold), float(values.max()))
+    spread = float(values.std(correction=0)) if rule == "published" else 0.0
+    threshold = min(float(values.mean()) + spread, float(values.max()))
     return [name for name, score in scores.items() if score >= threshold]
 
 

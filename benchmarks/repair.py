@@ -1,0 +1,130 @@
+"""Repairs of the shipped recipes: CA and ASR before and after, work, overhead, time and memory.
+
+    python benchmarks/repair.py --recipe demo --recipe real --seed 0 --seed 1 --seed 2 --costs
+
+writes ``benchmarks/results/repair.json``. Rows of recipes and seeds that are not run again stay.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.benchmark.models import clean_model, initial_model, victim_model
+from invertune_plugin.benchmark.recipe import Recipe, load_recipe
+from invertune_plugin.benchmark.record import commit, record
+from invertune_plugin.benchmark.run import run_recipe
+from invertune_plugin.benchmark.sources import build_sources
+from invertune_plugin.console import say, training_progress
+from invertune_plugin.defenses.invertune import repair_classifier
+from invertune_plugin.training import train_contrastive
+
+RESULTS = Path(__file__).parent / "results" / "repair.json"
+Rows = list[dict[str, Any]]
+
+
+def main(
+    recipe: Annotated[list[str], typer.Option(help="Recipe; may be repeated.")],
+    seed: Annotated[list[int], typer.Option(help="Seed; may be repeated.")] = [0],  # noqa: B006
+    costs: Annotated[
+        bool, typer.Option(help="Also wall time and memory of the first one.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
+    memory_of: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Run recipes and write their rows."""
+    chosen = load_recipe(recipe[0])
+    if memory_of:
+        print(json.dumps(peak(chosen, seed[0], memory_of)))
+        return
+    for name in recipe:
+        for number in seed:
+            with training_progress() as progress:
+                found = run_recipe(load_recipe(name), number, progress, say)
+            rows = [{**row, "measure": "repair"} for row in found.rows()]
+            for row in rows:
+                if "bare_seconds" in row:
+                    row["overhead"] = round(row["seconds"] / row["bare_seconds"], 3)
+            merge(out, rows)
+    if costs:
+        merge(out, [wall(recipe[0]), memory(recipe[0], seed[0])])
+
+
+def merge(out: Path, rows: Rows) -> None:
+    """Put rows into the result file in place of older ones of the same experiment."""
+
+    def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["measure"], row["recipe"], row.get("seed")
+
+    old: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    new = {experiment(row) for row in rows}
+    kept = [row for row in old if experiment(row) not in new]
+    rows = [{**row, "commit": commit()} for row in rows]
+    every = sorted(kept + rows, key=lambda row: str(experiment(row)))
+    out.write_text(json.dumps(record(command_of(every), every), indent=1) + "\n")
+
+
+def command_of(rows: Rows) -> str:
+    """The command that gives these rows."""
+    recipes = sorted({row["recipe"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows if row["measure"] == "repair"})
+    options = [f"--recipe {name}" for name in recipes] + [f"--seed {number}" for number in seeds]
+    return " ".join(["python benchmarks/repair.py", *options, "--costs"])
+
+
+def wall(name: str) -> dict[str, Any]:
+    """Seconds of ``invertune run`` with an empty cache and with its models cached."""
+    row: dict[str, Any] = {"measure": "wall", "recipe": name, "seed": 0}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "INVERTUNE_CACHE": folder}
+        for key in ("seconds_cold", "seconds_cached"):
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "invertune_plugin", "run", name]
+            command += ["--out", f"{folder}/out", "--overwrite"]
+            subprocess.run(command, env=environment, check=True)
+            row[key] = round(time.perf_counter() - start, 1)
+    return row
+
+
+def memory(name: str, seed: int) -> dict[str, Any]:
+    """Peak memory of a repair and of a plain training step, each in a process of its own."""
+    row: dict[str, Any] = {"measure": "memory", "recipe": name, "seed": seed}
+    for what in ("loaded", "training_step", "repair"):
+        command = [sys.executable, __file__, "--recipe", name, "--seed", str(seed)]
+        done = subprocess.run(
+            [*command, "--memory-of", what], capture_output=True, text=True, check=True
+        )
+        row[f"peak_mb_{what}"] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def peak(recipe: Recipe, seed: int, what: str) -> float:
+    """Peak resident memory of this process in MB after one of the tasks, models cached."""
+    with training_progress() as progress:
+        start = initial_model(recipe, seed)
+        sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
+        clean = clean_model(recipe, start, sources, seed, progress)
+        loaded = victim_model(recipe, sources, clean, seed, progress)
+    victim = zero_shot_classifier(loaded, sources.class_names, sources.templates)
+    if what == "training_step":
+        train_contrastive(victim, sources.pairs("attack"), replace(recipe.clean, max_steps=3))
+    else:
+        images = sources.images("defence")
+        if what == "repair":
+            repair_classifier(victim, images, recipe.defence, seed)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

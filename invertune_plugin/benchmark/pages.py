@@ -1,0 +1,124 @@
+"""What goes onto the report page of a user's repair and of a whole experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from invertune_plugin.benchmark.pixels import Examples, read_examples
+from invertune_plugin.benchmark.report import BeforeAfter, ReportPage
+from invertune_plugin.benchmark.run import Experiment
+from invertune_plugin.benchmark.suspect import Attack, Suspect
+from invertune_plugin.data import ImageSet
+from invertune_plugin.defenses.invertune import Repair
+from invertune_plugin.metrics import Rate
+from invertune_plugin.zero_shot import ZeroShotClassifier
+
+EXAMPLES = 8
+BETTER = {"CA": "higher is better", "ASR": "lower is better"}
+
+
+def repair_page(
+    suspect: Suspect,
+    images: ImageSet,
+    attack: Attack | None,
+    repair: Repair,
+    before: Mapping[str, Rate],
+    after: Mapping[str, Rate],
+    record: Mapping[str, Any],
+) -> ReportPage:
+    """The page of ``invertune repair``."""
+    loaded, classifier = suspect.loaded, suspect.classifier
+    return ReportPage(
+        title=f"Repair of {loaded.architecture}",
+        repair=repair,
+        before_after=[
+            BeforeAfter(
+                name.upper(), before=rate, after=after.get(name), better=BETTER[name.upper()]
+            )
+            for name, rate in before.items()
+        ],
+        true_trigger=attack.trigger if attack else None,
+        true_target=classifier.class_names[attack.label] if attack else None,
+        image_size=(classifier.image_size, classifier.image_size),
+        examples=_examples(classifier, repair, images, attack),
+        facts={
+            "checkpoint": loaded.source,
+            "sha256 of the checkpoint": loaded.source_sha256 or "none: from a hub",
+            "architecture": loaded.architecture,
+            "clean images": f"{len(images):,}",
+            "classes": f"{len(classifier.class_names):,}",
+            "seed": str(record["rows"][0]["seed"]),
+            **{f"version of {name}": number for name, number in record["versions"].items()},
+        },
+        record=record,
+    )
+
+
+def experiment_page(found: Experiment, record: Mapping[str, Any]) -> ReportPage:
+    """The page of ``invertune run``."""
+    recipe = found.recipe
+    victim, main = found.models["victim"], found.tests[0]
+    attack = Attack(recipe.attack.trigger, victim.class_index(recipe.attack.target))
+    return ReportPage(
+        title=f"InverTune on the recipe “{recipe.name}”, seed {found.seed}",
+        repair=found.repair,
+        before_after=[
+            _compared(found, test.name, metric) for test in found.tests for metric in BETTER
+        ],
+        true_trigger=attack.trigger,
+        true_target=recipe.attack.target,
+        image_size=(victim.image_size, victim.image_size),
+        examples=_examples(victim, found.repair, main.images, attack),
+        clean_repair=found.clean_repair,
+        facts={
+            "model": recipe.model,
+            "poisoned rate": f"{recipe.attack.rate:.1%}",
+            "trigger": str(recipe.attack.trigger.parameters()),
+            "classes": f"{len(victim.class_names):,}",
+            "processor": f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
+            **{f"version of {name}": number for name, number in record["versions"].items()},
+        },
+        record=record,
+    )
+
+
+def _compared(found: Experiment, test: str, metric: str) -> BeforeAfter:
+    def rate(role: str) -> Rate | None:
+        measured = found.measured.get((role, test))
+        return getattr(measured, metric.lower()) if measured else None
+
+    return BeforeAfter(
+        f"{metric} on {test}",
+        clean=rate("clean"),
+        before=rate("victim"),
+        after=rate("repaired"),
+        rebound=rate("rebound"),
+        better=BETTER[metric],
+    )
+
+
+def _examples(
+    suspect: ZeroShotClassifier, repair: Repair, images: ImageSet, attack: Attack | None
+) -> Examples | None:
+    """Some images of other classes with the attacker's trigger, else with the inverted one."""
+    if attack is not None:
+        trigger, label = attack.trigger, attack.label
+    elif repair.inversions:
+        trigger, label = repair.inversions[-1].trigger, repair.inversions[-1].label
+    else:
+        return None
+    others = [i for i in range(len(images)) if images[i][1] != label][:EXAMPLES]
+    if not others:
+        return None
+    pixels = torch.stack([images[i][0] for i in others])
+    return read_examples(
+        suspect,
+        repair.classifier,
+        pixels,
+        trigger,
+        attackers=attack is not None,
+        target=suspect.class_names[label],
+    )

@@ -1,0 +1,48 @@
+"""Does a repair last? ASR after benign fine-tuning on clean pairs that nobody has seen before."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from invertune_plugin.benchmark.recipe import Recipe
+from invertune_plugin.benchmark.sources import Sources
+from invertune_plugin.data import Captions, Items, PairSet, Subset
+from invertune_plugin.training import Report, train_contrastive
+from invertune_plugin.zero_shot import ZeroShotClassifier
+
+
+def fine_tuned(
+    classifier: ZeroShotClassifier,
+    recipe: Recipe,
+    sources: Sources,
+    seed: int,
+    *,
+    without_target: bool = False,
+    report: Report | None = None,
+) -> ZeroShotClassifier:
+    """A copy after benign contrastive steps at a fifth of the victim's peak learning rate.
+
+    Args:
+        classifier: the repaired model; not changed.
+        recipe: gives steps, optimiser settings and target.
+        sources: gives the clean pairs.
+        seed: of the training.
+        without_target: leave out pairs whose captions name the target.
+        report: progress of the training.
+    """
+    pairs = sources.pairs("rebound")
+    if without_target:
+        pairs = _not_naming(pairs, recipe.attack.target)
+    victim = recipe.attack.training
+    config = replace(
+        victim, max_steps=recipe.rebound_steps, learning_rate=victim.learning_rate / 5, seed=seed
+    )
+    tuned = copy.deepcopy(classifier)
+    train_contrastive(tuned, pairs, config, report=report)
+    return tuned
+
+
+def _not_naming(pairs: Items[Captions], word: str) -> PairSet:
+    kept = [i for i in range(len(pairs)) if not any(word in caption for caption in pairs[i][1])]
+    return Subset(pairs, kept)

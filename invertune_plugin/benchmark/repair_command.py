@@ -1,0 +1,167 @@
+"""``invertune repair``: a user's own checkpoint and images in, a repaired checkpoint out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from invertune_plugin.adapters.datasets import image_set
+from invertune_plugin.adapters.open_clip import save_clip
+from invertune_plugin.benchmark.pages import repair_page
+from invertune_plugin.benchmark.record import rate_fields, record, versions
+from invertune_plugin.benchmark.report import render
+from invertune_plugin.benchmark.suspect import (
+    Attack,
+    Suspect,
+    labelled_images,
+    open_attack,
+    open_suspect,
+    rates,
+    unseen,
+)
+from invertune_plugin.checkpoints import refuse_existing, write_text
+from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.console import say, table
+from invertune_plugin.data import ImageSet
+from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, Repair
+from invertune_plugin.errors import InputError
+from invertune_plugin.metrics import Rate
+from invertune_plugin.outcome import Outcome
+
+OUTPUTS = ("repaired.safetensors", "report.html", "result.json")
+
+
+@dataclass(frozen=True)
+class RepairJob:
+    """The options of ``invertune repair``."""
+
+    checkpoint: str
+    images: str
+    classes: str
+    out: Path
+    model: str | None = None
+    templates: str = "simple"
+    test: str | None = None
+    trigger: Path | None = None
+    target: str | None = None
+    config: Path | None = None
+    seed: int = 0
+    device: str = "auto"
+    quick_gelu: bool | None = None
+    overwrite: bool = False
+
+
+def repair_checkpoint(job: RepairJob) -> int:
+    """Repair, measure, write; nothing is written before all inputs have been checked.
+
+    Returns:
+        Exit code: 0 where a backdoor was removed or none was found, 1 where the repair failed.
+
+    Raises:
+        InputError: any of the options cannot be used.
+    """
+    for name in OUTPUTS:
+        refuse_existing(job.out / name, job.overwrite)
+    config = parse(InverTuneConfig, read_yaml(job.config)) if job.config else InverTuneConfig()
+    suspect = open_suspect(
+        job.checkpoint, job.model, job.classes, job.templates, job.device, job.quick_gelu
+    )
+    classifier = suspect.classifier
+    attack = open_attack(job.trigger, job.target, classifier)
+    if attack is not None and job.test is None:
+        raise InputError(
+            "Expected --test with --trigger and --target, got none: the attack is measured on "
+            "labelled images. Add --test."
+        )
+    images = image_set(
+        job.images, classifier.image_size, classifier.class_names, config.least_images
+    )
+    skipped = list(getattr(images, "unreadable", []))
+    for path in skipped:
+        say(f"skipped, not readable: {path}")
+    test = unseen(labelled_images(job.test, classifier), images) if job.test else None
+    defense = InverTune(images, test, classifier, seed=job.seed, config=config, report=say)
+    repair = defense.repair()
+    before = rates(classifier, test, attack) if test else {}
+    after = rates(repair.classifier, test, attack) if test and repair.classifier else {}
+    row = _row(job, suspect, repair, before, after, skipped)
+    _write(job, suspect, images, attack, repair, before, after, record(_command(job), [row]))
+    _print(job, repair, before, after)
+    return 1 if repair.outcome is Outcome.FAILED else 0
+
+
+def _row(
+    job: RepairJob,
+    suspect: Suspect,
+    repair: Repair,
+    before: dict[str, Rate],
+    after: dict[str, Rate],
+    skipped: list[Path],
+) -> dict[str, Any]:
+    label = repair.found_label
+    row: dict[str, Any] = {
+        "checkpoint": suspect.loaded.source,
+        "source_sha256": suspect.loaded.source_sha256,
+        "tower": suspect.loaded.architecture,
+        "data": job.images,
+        "defense": "invertune",
+        "seed": job.seed,
+        "outcome": repair.outcome.value,
+        "reason": repair.stages[-1].reason,
+        "target": job.target,
+        "found_target": None if label is None else suspect.classifier.class_names[label],
+        "seconds": round(sum(stage.seconds for stage in repair.stages), 3),
+        "passes": sum(stage.passes for stage in repair.stages),
+        "skipped_images": [str(path) for path in skipped],
+    }
+    for name, rate in before.items():
+        row |= rate_fields(f"{name}_before", rate)
+    for name, rate in after.items():
+        row |= rate_fields(f"{name}_after", rate)
+    return row
+
+
+def _write(
+    job: RepairJob,
+    suspect: Suspect,
+    images: ImageSet,
+    attack: Attack | None,
+    repair: Repair,
+    before: dict[str, Rate],
+    after: dict[str, Rate],
+    result: dict[str, Any],
+) -> None:
+    page = repair_page(suspect, images, attack, repair, before, after, result)
+    if repair.classifier is not None:
+        card = {
+            "repaired_by": "InverTune",
+            "found_target": result["rows"][0]["found_target"],
+            "seed": job.seed,
+            "settings": repr(job.config or "defaults"),
+            "versions": versions(),
+        }
+        fixed = replace(suspect.loaded, model=repair.classifier.clip.cpu())
+        save_clip(job.out / OUTPUTS[0], fixed, card, job.overwrite)
+    write_text(job.out / OUTPUTS[1], render(page), job.overwrite)
+    write_text(job.out / OUTPUTS[2], json.dumps(result, indent=2), job.overwrite)
+
+
+def _print(job: RepairJob, repair: Repair, before: dict[str, Rate], after: dict[str, Rate]) -> None:
+    if before:
+        rows = [
+            [name.upper(), str(rate), str(after[name]) if name in after else "-"]
+            for name, rate in before.items()
+        ]
+        table(["metric", "before", "after"], rows)
+    written = OUTPUTS if repair.classifier is not None else OUTPUTS[1:]
+    say(f"{repair.outcome.value}: {repair.stages[-1].reason}")
+    say("written: " + ", ".join(str(job.out / name) for name in written))
+
+
+def _command(job: RepairJob) -> str:
+    return (
+        f"invertune repair {job.checkpoint} --images {job.images} --classes {job.classes} "
+        f"--seed {job.seed}"
+    )

@@ -1,0 +1,181 @@
+"""One self-contained HTML page about a repair: fetches nothing, runs nothing, fits a phone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Literal
+
+import jinja2
+
+from invertune_plugin.benchmark import figures, pixels, wording
+from invertune_plugin.benchmark.figures import Picture
+from invertune_plugin.benchmark.pixels import Examples
+from invertune_plugin.defenses.invertune.inversion import InversionResult
+from invertune_plugin.defenses.invertune.pipeline import Repair
+from invertune_plugin.metrics import DEFINITIONS, Rate
+from invertune_plugin.outcome import Outcome
+from invertune_plugin.triggers import Trigger
+
+TERMS = {
+    "cost": "root mean square, in [0, 1], of the smallest universal perturbation found that sends "
+    "images to a class; far less for one class than for the next tells a shortcut",
+    "shift": "gain in predictions of a class under one untargeted universal perturbation, "
+    "P_adv − P_clean",
+    "inverted trigger": "mask and pattern found by the defence alone; its success is measured on "
+    "images it was not fitted to",
+    "rebound": "the same measurement after further benign training on clean pairs",
+    "encoder passes": "work on single images: forward = 1, forward and backward = 3",
+}
+NAMES = {"ca": "CA", "asr": "ASR", "asr_clean": "ASR on the clean model"}
+MOST_ASR = 0.1
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One row of the main table; None is shown as not measured.
+
+    Attributes:
+        metric: what was measured on what, for instance ``"CA on shapes"``.
+        clean: on the clean model.
+        before: on the suspect.
+        after: on the repaired model.
+        rebound: after benign training of the repaired model.
+        better: which way is good; rows of which lower is better measure the attacker's success.
+    """
+
+    metric: str
+    clean: Rate | None = None
+    before: Rate | None = None
+    after: Rate | None = None
+    rebound: Rate | None = None
+    better: Literal["", "higher is better", "lower is better"] = ""
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """What the page tells. All texts are untrusted and escaped.
+
+    Attributes:
+        title: of the page.
+        repair: what the defence found and did.
+        verdict: one sentence; by default told from the repair and the main table.
+        outcome: of the whole; by default the repair's, and failed where the main table shows that
+            the attacker's trigger still works.
+        before_after: rows of the main table.
+        true_trigger: the attacker's trigger, where it is known.
+        true_target: name of the attacker's class, where it is known.
+        image_size: height and width that the true trigger is drawn at.
+        examples: images without and with the trigger; see ``pixels.read_examples``.
+        clean_repair: the same defence on the clean model, the check for false alarms.
+        facts: model, images, seed, versions and settings, by name.
+        definitions: of the metrics; terms of this page are added.
+        record: the JSON record.
+    """
+
+    title: str
+    repair: Repair
+    verdict: str = ""
+    outcome: Outcome | None = None
+    before_after: Sequence[BeforeAfter] = ()
+    true_trigger: Trigger | None = None
+    true_target: str | None = None
+    image_size: tuple[int, int] | None = None
+    examples: Examples | None = None
+    clean_repair: Repair | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    definitions: Mapping[str, str] = field(default_factory=lambda: dict(DEFINITIONS))
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TriggerRow:
+    """Pictures of one trigger under a heading."""
+
+    heading: str
+    note: str
+    pictures: list[Picture]
+
+
+def render(page: ReportPage) -> str:
+    """The page as HTML."""
+    repair = page.repair
+    left = _still_works(page)
+    outcome = page.outcome or (repair.outcome if left is None else Outcome.FAILED)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    found = repair.inversions[-1].label if repair.inversions else None
+    curves = {wording.class_name(repair, i.label): i.losses for i in repair.inversions}
+    tuning = repair.tuning
+    return environment.from_string(source).render(
+        page=page,
+        outcome=outcome.value,
+        badge=wording.BADGES[outcome],
+        verdict=page.verdict or wording.verdict(repair, left),
+        truth=wording.truth(repair, page.true_target),
+        glance=_glance(page),
+        ranking=figures.target_ranking(repair.target.candidates, found) if repair.target else [],
+        triggers=_triggers(page),
+        pairs=pixels.pairs(page.examples) if page.examples else [],
+        units=figures.tuned_units(tuning.units) if tuning else [],
+        curves=figures.loss_curves(curves, tuning.losses if tuning else None),
+        ended=wording.ended(repair),
+        alarm=wording.false_alarm(page.clean_repair) if page.clean_repair else None,
+        definitions={NAMES.get(k, k): v for k, v in page.definitions.items()} | TERMS,
+        record=json.dumps(page.record, indent=2, ensure_ascii=False, default=str),
+    )
+
+
+def _still_works(page: ReportPage) -> Rate | None:
+    """The largest attack success left by a repair that took itself for complete, if above 10%."""
+    if page.repair.outcome is not Outcome.OK:
+        return None
+    left = [
+        row.after
+        for row in page.before_after
+        if row.better == "lower is better"
+        and row.after is not None
+        and row.after.n
+        and row.after.value > max(MOST_ASR, row.clean.interval[1] if row.clean else 0.0)
+    ]
+    return max(left, key=lambda rate: rate.value, default=None)
+
+
+def _glance(page: ReportPage) -> dict[str, str]:
+    """The few facts a reader looks for first."""
+    repair = page.repair
+    facts = {"Target found": wording.found_name(repair) or "none"}
+    facts["Attacker's target"] = page.true_target or "not known"
+    if repair.inversions:
+        last = repair.inversions[-1]
+        facts["Inverted trigger"] = f"{last.asr:.1%} success, covers {last.area:.1%}"
+    if repair.tuning:
+        counts = repair.tuning.units.tuned()
+        chosen, count = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
+        facts["Tuned"] = f"{chosen:,} of {count:,} channels in {len(counts)} stages"
+    facts["Time"] = f"{sum(stage.seconds for stage in repair.stages):.1f} s"
+    return facts
+
+
+def _triggers(page: ReportPage) -> list[TriggerRow]:
+    """Every inverted trigger with its outcome, then the true one."""
+    rows = [_inverted_row(page.repair, inversion) for inversion in page.repair.inversions]
+    size = page.image_size
+    if size is None and page.repair.inversions:
+        height, width = page.repair.inversions[0].trigger.pattern.shape[-2:]
+        size = (height, width)
+    if page.true_trigger is not None and size is not None:
+        pictures = pixels.true_trigger(page.true_trigger, size)
+        rows.append(TriggerRow("The attacker's trigger", page.true_trigger.fingerprint(), pictures))
+    return rows
+
+
+def _inverted_row(repair: Repair, inversion: InversionResult) -> TriggerRow:
+    used = repair.tuning is not None and inversion is repair.inversions[-1]
+    heading = f"Inverted for “{wording.class_name(repair, inversion.label)}”"
+    note = inversion.stage.reason + (" The repair used it." if used else "")
+    return TriggerRow(heading, note, pixels.inverted_trigger(inversion.trigger))

@@ -1,0 +1,186 @@
+"""Run a recipe: clean model, victim, repair of both, honest numbers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
+from invertune_plugin.benchmark.models import Progress, clean_model, initial_model, victim_model
+from invertune_plugin.benchmark.rebound import fine_tuned
+from invertune_plugin.benchmark.recipe import Recipe
+from invertune_plugin.benchmark.record import rate_fields
+from invertune_plugin.benchmark.sources import TestSet, build_sources
+from invertune_plugin.defenses.invertune import Repair, repair_classifier
+from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
+from invertune_plugin.outcome import Outcome
+from invertune_plugin.passes import bare_seconds
+from invertune_plugin.zero_shot import ZeroShotClassifier
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Clean accuracy and attack success of one model on one test set."""
+
+    ca: Rate
+    asr: Rate
+
+
+@dataclass
+class Experiment:
+    """All that came out of one recipe and seed.
+
+    Attributes:
+        recipe: what was run.
+        seed: of attack and defence.
+        tests: evaluation sets, the main one first.
+        loaded: the victim with its tokenizer and preprocessing, for saving.
+        models: classifiers by role: ``clean``, ``victim``, ``repaired`` and, where benign
+            fine-tuning was asked for, ``rebound`` and ``rebound-without-target`` (of the repaired
+            model) and ``victim-rebound``.
+        repair: InverTune on the victim.
+        clean_repair: InverTune on the clean model, the check for false alarms.
+        measured: by role and test set.
+    """
+
+    recipe: Recipe
+    seed: int
+    tests: list[TestSet]
+    models: dict[str, ZeroShotClassifier]
+    loaded: LoadedClip
+    repair: Repair
+    clean_repair: Repair
+    measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Flat result rows: the repaired victim per test set, the bare victim, the clean model."""
+        rows = [self._row(test, "invertune", "repaired", "rebound") for test in self.tests]
+        rows += [self._row(test, "none", "victim", "victim-rebound") for test in self.tests]
+        rows.append(self._clean_row())
+        return rows
+
+    def rate(self, role: str, test: TestSet) -> Measured | None:
+        """What was measured of a model; None where it does not exist or was not measured."""
+        return self.measured.get((role, test.name))
+
+    def _row(self, test: TestSet, defense: str, role: str, rebound: str) -> dict[str, Any]:
+        clean, before = self.measured["clean", test.name], self.measured["victim", test.name]
+        after = self.rate(role, test)
+        row = self._named(test.name, self.recipe.attack.trigger.fingerprint(), defense)
+        row |= rate_fields("ca_clean", clean.ca) | rate_fields("asr_clean", clean.asr)
+        row |= rate_fields("ca_before", before.ca) | rate_fields("asr_before", before.asr)
+        if after is not None:
+            row |= rate_fields("ca_after", after.ca) | rate_fields("asr_after", after.asr)
+        for name, stressed in (("", rebound), ("_without_target", f"{rebound}-without-target")):
+            if (again := self.rate(stressed, test)) is not None:
+                row |= rate_fields(f"asr_rebound{name}", again.asr)
+                row |= rate_fields(f"ca_rebound{name}", again.ca)
+        if defense == "invertune":
+            row |= self._repair_fields(self.repair, self.models["victim"])
+        return row
+
+    def _clean_row(self) -> dict[str, Any]:
+        main = self.tests[0]
+        row = self._named(main.name, "none", "invertune")
+        row |= rate_fields("ca_before", self.measured["clean", main.name].ca)
+        row |= self._repair_fields(self.clean_repair, self.models["clean"])
+        row["false_alarm"] = self.clean_repair.outcome is Outcome.OK
+        return row
+
+    def _named(self, data: str, attack: str, defense: str) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "recipe": recipe.name,
+            "attack": attack,
+            "tower": recipe.model,
+            "data": data,
+            "defense": defense,
+            "seed": self.seed,
+            "clean_seed": recipe.seed_of_clean(self.seed),
+            "poisoned_rate": recipe.attack.rate if attack != "none" else 0.0,
+            "target": recipe.attack.target if attack != "none" else None,
+        }
+
+    def _repair_fields(self, repair: Repair, model: ZeroShotClassifier) -> dict[str, Any]:
+        label = repair.found_label
+        fields: dict[str, Any] = {
+            "variant": self.recipe.defence.target.variant,
+            "outcome": repair.outcome.value,
+            "found_target": None if label is None else model.class_names[label],
+            "reason": repair.stages[-1].reason,
+        }
+        if repair.target is not None:
+            fields["cost_ratio"] = repair.target.stage.evidence.get("ratio")
+        if repair.inversions:
+            fields["inverted_asr"] = round(repair.inversions[-1].asr, 5)
+            fields["inverted_area"] = round(repair.inversions[-1].area, 5)
+        bare = {
+            name: bare_seconds(model.visual, work, model.image_size)
+            for name, work in repair.work.items()
+        }
+        for stage in repair.stages:
+            fields[f"seconds_{stage.name}"] = round(stage.seconds, 3)
+            fields[f"bare_seconds_{stage.name}"] = round(bare[stage.name], 3)
+            fields[f"passes_{stage.name}"] = stage.passes
+        fields["seconds"] = round(sum(stage.seconds for stage in repair.stages), 3)
+        fields["bare_seconds"] = round(sum(bare.values()), 3)
+        fields["passes"] = sum(stage.passes for stage in repair.stages)
+        return fields
+
+
+def run_recipe(
+    recipe: Recipe, seed: int, progress: Progress, say: Say, device: str = "cpu"
+) -> Experiment:
+    """Run a recipe for one seed.
+
+    Args:
+        recipe: what to run.
+        seed: of attack, defence and, where the recipe does not fix it, the clean model.
+        progress: makes a progress report for a training.
+        say: takes sentences about what goes on.
+        device: where the models run.
+    """
+    start = initial_model(recipe, seed)
+    sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
+    clean = clean_model(recipe, start, sources, seed, progress)
+    loaded = victim_model(recipe, sources, clean, seed, progress)
+    names, templates = sources.class_names, sources.templates
+    models = {
+        "clean": zero_shot_classifier(clean, names, templates, device),
+        "victim": zero_shot_classifier(loaded, names, templates, device),
+    }
+    images = sources.images("defence")
+    say("Repair of the victim")
+    repair = repair_classifier(models["victim"], images, recipe.defence, seed, say)
+    say("The same on the clean model, to see whether it raises a false alarm")
+    clean_repair = repair_classifier(models["clean"], images, recipe.defence, seed, say)
+    if repair.classifier is not None:
+        models["repaired"] = repair.classifier
+    if recipe.rebound_steps:
+        for role, source in (("rebound", "repaired"), ("victim-rebound", "victim")):
+            if source in models:
+                for name, without in ((role, False), (f"{role}-without-target", True)):
+                    report = progress(f"benign fine-tuning, {name}")
+                    models[name] = fine_tuned(
+                        models[source], recipe, sources, seed, without_target=without, report=report
+                    )
+    found = Experiment(recipe, seed, sources.tests(), models, loaded, repair, clean_repair)
+    for test in found.tests:
+        for role, model in models.items():
+            found.measured[role, test.name] = measure(model, test, recipe)
+    return found
+
+
+def measure(model: ZeroShotClassifier, test: TestSet, recipe: Recipe) -> Measured:
+    """CA over the classes of a test set, and ASR over these classes and the target word."""
+    names = list(test.class_names)
+    classifier = model if names == model.class_names else model.with_classes(names)
+    ca = clean_accuracy(classifier, test.images)
+    if recipe.attack.target not in names:
+        names.append(recipe.attack.target)
+        classifier = model.with_classes(names)
+    target = names.index(recipe.attack.target)
+    return Measured(ca, attack_success_rate(classifier, test.images, recipe.attack.trigger, target))

@@ -1,0 +1,102 @@
+"""What a repair means, in plain words; bad news as plainly as good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from invertune_plugin.defenses.invertune.pipeline import Repair
+from invertune_plugin.metrics import Rate
+from invertune_plugin.outcome import Outcome
+
+BADGES = {
+    Outcome.OK: "✓ Backdoor removed",
+    Outcome.UNCERTAIN: "? Uncertain",
+    Outcome.REJECTED: "○ No backdoor found",
+    Outcome.FAILED: "✕ Repair failed",
+}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence and whether it is good news."""
+
+    tone: Literal["good", "bad"]
+    text: str
+
+
+def class_name(repair: Repair, label: int) -> str:
+    """The name of a class among the candidates."""
+    named = {c.label: c.name for c in repair.target.candidates} if repair.target else {}
+    return named.get(label, f"class {label}")
+
+
+def found_name(repair: Repair) -> str | None:
+    """The name of the target that a repair was made or tried for."""
+    return None if repair.found_label is None else class_name(repair, repair.found_label)
+
+
+def verdict(repair: Repair, left: Rate | None = None) -> str:
+    """The whole result in one sentence.
+
+    Args:
+        repair: what the defence found and did.
+        left: success of the attacker's trigger after the repair, where it still works.
+    """
+    name = found_name(repair)
+    if left is not None:
+        return (
+            f"A backdoor that leads to “{name}” was found but not removed: the attacker's trigger "
+            f"still succeeds on {left.value:.1%} after the repair."
+        )
+    if repair.outcome is Outcome.OK and repair.tuning is not None:
+        left = repair.tuning.stage.evidence.get("inverted_asr")
+        now = "" if left is None else f", and {left:.1%} after the repair"
+        return (
+            f"A backdoor that leads to “{name}” was found and removed: its inverted trigger sent "
+            f"{repair.inversions[-1].asr:.1%} of images there before{now}."
+        )
+    if repair.outcome is Outcome.REJECTED:
+        return "No backdoor found; the model was not changed."
+    if repair.outcome is Outcome.UNCERTAIN:
+        return "There are signs of a backdoor, but not enough to act on; the model was not changed."
+    if name is None:
+        return "The search for a backdoor failed; the model was not changed."
+    return (
+        f"A backdoor that leads to “{name}” was found but not removed: the repair failed its own "
+        "check, and there is no repaired model."
+    )
+
+
+def truth(repair: Repair, true_target: str | None) -> Note | None:
+    """The decision against the attacker's target, where that is known."""
+    if true_target is None:
+        return None
+    name = found_name(repair)
+    if name == true_target:
+        return Note("good", f"Right class: the attacker's target was “{true_target}”.")
+    if name is None:
+        return Note("bad", f"Missed: this model carries a backdoor that leads to “{true_target}”.")
+    return Note("bad", f"Wrong class: the attacker's target was “{true_target}”, not “{name}”.")
+
+
+def false_alarm(clean_repair: Repair) -> Note:
+    """What the defence did to a healthy model."""
+    name = found_name(clean_repair)
+    if clean_repair.outcome is Outcome.OK:
+        return Note(
+            "bad", f"False alarm: a backdoor to “{name}” was “found” and a healthy model changed."
+        )
+    if name is not None:
+        return Note(
+            "bad",
+            f"A backdoor to “{name}” was “found” that is not there; the repair failed its own "
+            "check, so the healthy model was not changed.",
+        )
+    return Note("good", "No false alarm: the clean model was left unchanged.")
+
+
+def ended(repair: Repair) -> str:
+    """Where and how a repair ended, as the end of a sentence."""
+    last = repair.stages[-1]
+    return f"the {last.name} stage ended as {last.outcome.value}."

@@ -1,0 +1,164 @@
+"""The command ``invertune``: repair, evaluate, run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invertune_plugin import __version__
+from invertune_plugin.console import console
+from invertune_plugin.errors import InputError
+
+app = typer.Typer(
+    name="invertune",
+    help="Find, invert and remove backdoors in CLIP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Architecture: an open_clip name (RN50, ViT-B-32), hf-hub:org/name, or a JSON model "
+        "config. Not needed for checkpoints that invertune wrote.",
+    ),
+]
+Classes = Annotated[
+    str, typer.Option(help="imagenet, cifar10, gtsrb, or a text file with one class per line.")
+]
+Templates = Annotated[
+    str, typer.Option(help="openai, simple, single, or one format string such as 'a {}.'.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+QuickGelu = Annotated[
+    bool | None,
+    typer.Option("--quick-gelu/--no-quick-gelu", help="Force the activation of the model."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
+TriggerFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML with the attacker's trigger, where it is known: {kind: patch, ...}."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def repair(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A file, an open_clip tag, or hf-hub:org/name.")
+    ],
+    images: Annotated[str, typer.Option(help="Clean images: a folder, .parquet or caption .csv.")],
+    classes: Classes,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    model: Model = None,
+    templates: Templates = "simple",
+    test: Annotated[
+        str | None, typer.Option(help="Labelled images, not among --images, to measure CA on.")
+    ] = None,
+    trigger: TriggerFile = None,
+    target: Annotated[
+        str | None, typer.Option(help="The attacker's class, where it is known.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML with settings of InverTune; see docs/invertune.md.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = "auto",
+    quick_gelu: QuickGelu = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find and remove a backdoor: repaired checkpoint, report.html and result.json in --out."""
+    from invertune_plugin.benchmark.repair_command import RepairJob, repair_checkpoint
+
+    job = RepairJob(
+        checkpoint=checkpoint,
+        model=model,
+        images=images,
+        classes=classes,
+        templates=templates,
+        out=out,
+        test=test,
+        trigger=trigger,
+        target=target,
+        config=config,
+        seed=seed,
+        device=device,
+        quick_gelu=quick_gelu,
+        overwrite=overwrite,
+    )
+    raise typer.Exit(repair_checkpoint(job))
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Argument(help="A file, an open_clip tag, or hf-hub:org/name.")
+    ],
+    images: Annotated[str, typer.Option(help="Labelled images: a folder by class, or .parquet.")],
+    classes: Classes,
+    model: Model = None,
+    templates: Templates = "simple",
+    trigger: TriggerFile = None,
+    target: Annotated[str | None, typer.Option(help="The attacker's class.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
+    device: Device = "auto",
+    quick_gelu: QuickGelu = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Clean accuracy and, with a trigger and its target, attack success of any checkpoint."""
+    from invertune_plugin.benchmark.evaluate_command import EvaluateJob, evaluate_checkpoint
+
+    evaluate_checkpoint(
+        EvaluateJob(
+            checkpoint=checkpoint,
+            model=model,
+            images=images,
+            classes=classes,
+            templates=templates,
+            trigger=trigger,
+            target=target,
+            out=out,
+            device=device,
+            quick_gelu=quick_gelu,
+            overwrite=overwrite,
+        )
+    )
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .yaml file.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.html and result.json.")],
+    seed: Annotated[int, typer.Option(help="Of attack and defence.")] = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Run a whole experiment: clean model, victim, repair of both, numbers and report."""
+    from invertune_plugin.benchmark.run_command import run_experiment
+
+    run_experiment(recipe, out, seed, device, overwrite)
+
+
+def main() -> None:
+    """Entry point: bad input leaves with exit code 2 and one sentence."""
+    try:
+        app()
+    except InputError as error:
+        console.print(f"invertune: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("invertune: stopped. The same command goes on where it can.", markup=False)
+        sys.exit(130)

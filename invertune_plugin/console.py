@@ -1,0 +1,49 @@
+"""What people see while something runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+
+
+def say(sentence: str) -> None:
+    """Print one sentence about what goes on."""
+    console.print(sentence, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[str], Callable[[int, int, float], None]]]:
+    """Progress bars of trainings: call it with a title, then with (done, steps, loss)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+
+        def start(title: str) -> Callable[[int, int, float], None]:
+            task = bars.add_task(title, total=None, loss=float("nan"))
+
+            def advance(done: int, steps: int, loss: float) -> None:
+                bars.update(task, completed=done, total=steps, loss=loss)
+
+            return advance
+
+        yield start
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Print a table on standard output."""
+    grid = Table(*header)
+    for row in rows:
+        grid.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False).print(grid)

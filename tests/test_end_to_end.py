@@ -1,0 +1,136 @@
+"""The main job on embedded data: train, poison, repair, measure, report, and the user's commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from invertune_plugin import cli
+from invertune_plugin.adapters.open_clip import load_clip
+from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
+from invertune_plugin.benchmark.recipe import load_recipe
+from invertune_plugin.benchmark.sources import PARTS, build_sources
+from invertune_plugin.checkpoints import read_card
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SMALL = Path(__file__).parent / "small.yaml"
+
+
+def invertune(*words: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["invertune", *map(str, words)])
+        try:
+            cli.main()
+        except SystemExit as left:
+            assert not left.code, left.code
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the small recipe, with its models in the folder ``cache``."""
+    folder = tmp_path_factory.mktemp("lab")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INVERTUNE_CACHE", str(folder / "cache"))
+        invertune("run", SMALL, "--out", folder / "out", "--device", "cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def victim(lab: Path) -> Path:
+    return next((lab / "cache" / "models").glob("victim-*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def folders(lab: Path) -> Path:
+    """Unlabelled clean images and labelled test images as PNG files, and a class file."""
+    for i, (image, _) in enumerate(zip(*_scenes(300, 901), strict=True)):
+        _save(image, lab / "clean" / f"{i:04}.png")
+    for i, (image, label) in enumerate(zip(*_scenes(300, 902), strict=True)):
+        _save(image, lab / "test" / SHAPES[label] / f"{i:04}.png")
+    (lab / "classes.txt").write_text("\n".join(SHAPES))
+    trigger = json.dumps({"kind": "patch", "size": 5})
+    (lab / "trigger.yaml").write_text(trigger)
+    return lab
+
+
+def _scenes(count: int, seed: int) -> tuple[list[Image.Image], list[int]]:
+    scenes = draw_scenes(count, seed)
+    arrays = scenes.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    return [Image.fromarray(array) for array in arrays], scenes.labels
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def test_the_backdoor_is_found_and_removed_and_the_clean_model_left_alone(lab: Path) -> None:
+    rows = json.loads((lab / "out" / "result.json").read_text())["rows"]
+    row = next(r for r in rows if r["defense"] == "invertune" and r["data"] == "shapes")
+    assert row["asr_before"] > 0.8
+    assert row["ca_before"] > 0.8
+    assert row["found_target"] == row["target"] == "star"
+    assert row["outcome"] == "ok"
+    assert row["asr_after"] < 0.15
+    assert row["ca_after"] > row["ca_before"] - 0.06
+    assert row["asr_clean"] < 0.15
+    clean = next(r for r in rows if r["attack"] == "none")
+    assert clean["outcome"] == "rejected"
+    assert clean["false_alarm"] is False
+
+
+def test_the_report_is_one_file(lab: Path) -> None:
+    page = (lab / "out" / "report.html").read_text()
+    assert "star" in page
+    assert 'src="http' not in page
+    assert len(page) < 3_000_000
+
+
+def test_a_second_run_takes_the_models_from_the_cache(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVERTUNE_CACHE", str(lab / "cache"))
+    before = {p: p.stat().st_mtime_ns for p in (lab / "cache").rglob("*.safetensors")}
+    invertune("run", SMALL, "--out", lab / "again", "--device", "cpu")
+    assert {p: p.stat().st_mtime_ns for p in (lab / "cache").rglob("*.safetensors")} == before
+    first, second = (
+        json.loads((lab / name / "result.json").read_text())["rows"] for name in ("out", "again")
+    )
+    steady = ("ca_before", "ca_after", "asr_before", "asr_after", "asr_rebound", "found_target")
+    for one, other in zip(first, second, strict=True):
+        assert [one.get(name) for name in steady] == [other.get(name) for name in steady]
+
+
+def test_repair_and_evaluate_a_checkpoint_of_ones_own(victim: Path, folders: Path) -> None:
+    options = ["--classes", folders / "classes.txt", "--templates", "a photo of a {}."]
+    options += ["--device", "cpu"]
+    attack = ["--trigger", folders / "trigger.yaml", "--target", "star"]
+    out = folders / "repaired"
+    invertune(
+        "repair", victim, "--images", folders / "clean", "--test", folders / "test", "--out", out,
+        *options, *attack,
+    )  # fmt: skip
+    row = json.loads((out / "result.json").read_text())["rows"][0]
+    assert row["found_target"] == "star"
+    assert row["asr_before"] > 0.8
+    assert row["asr_after"] < 0.15
+    card = read_card(out / "repaired.safetensors")
+    assert card["found_target"] == "star"
+    assert card["source_sha256"] == row["source_sha256"]
+    assert load_clip(None, out / "repaired.safetensors").image_size == 32
+    measured = folders / "measured.json"
+    invertune(
+        "evaluate", out / "repaired.safetensors", "--images", folders / "test", "--out", measured,
+        *options, *attack,
+    )  # fmt: skip
+    again = json.loads(measured.read_text())["rows"][0]
+    assert again["asr"] == row["asr_after"]
+    assert again["ca"] == row["ca_after"]
+
+
+def test_attack_defence_and_evaluation_share_no_image() -> None:
+    sources = build_sources(load_recipe(SMALL).data, 32, seed=0, clean_seed=0)
+    sets = [sources.pairs(part) for part in PARTS] + [test.images for test in sources.tests()]
+    keys = [{dataset.content_key(i) for i in range(len(dataset))} for dataset in sets]
+    assert len(set().union(*keys)) == sum(len(some) for some in keys)

@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from invertune_plugin.data import to_unit
+from invertune_plugin.errors import InputError
+from invertune_plugin.triggers import (
+    TRIGGERS,
+    Blend,
+    Chain,
+    MaskedPattern,
+    Patch,
+    Sinusoid,
+    Trigger,
+)
+
+HEIGHT, WIDTH = 8, 10
+quick = settings(deadline=None, max_examples=30)
+
+
+def unit_images(count: int, seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 3, height, width, generator=generator)
+
+
+def byte_images(count: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    size = (count, 3, HEIGHT, WIDTH)
+    return torch.randint(256, size, generator=generator, dtype=torch.uint8)
+
+
+MASK, PATTERN = unit_images(1, seed=1)[0, :1], unit_images(1, seed=2)[0]
+ALL: dict[str, Trigger] = {
+    "checkerboard": Patch(),
+    "noise": Patch(size=3, pattern="noise", place="centre", seed=4),
+    "white-random": Patch(size=2, pattern="white", place="random"),
+    "placed": Patch(size=2, place=(0, 7)),
+    "blend": Blend(alpha=0.3, seed=5),
+    "sinusoid": Sinusoid(),
+    "masked": MaskedPattern(MASK, PATTERN),
+    "masked-colours": MaskedPattern(PATTERN, PATTERN.flip(0)),
+    "chain": Chain((Patch(size=2, place="random"), Blend(), Sinusoid(frequency=1.5))),
+    "nothing": Chain(),
+}
+every = pytest.mark.parametrize("trigger", ALL.values(), ids=ALL.keys())
+
+
+@every
+def test_values_stay_in_range_and_the_input_is_not_touched(trigger: Trigger) -> None:
+    images = torch.cat([unit_images(3), torch.zeros(1, 3, HEIGHT, WIDTH)])
+    images = torch.cat([images, torch.ones(1, 3, HEIGHT, WIDTH)])
+    before = images.clone()
+    triggered = trigger(images)
+    assert triggered.shape == images.shape
+    assert triggered.dtype == images.dtype
+    assert triggered.min() >= 0
+    assert triggered.max() <= 1
+    assert torch.equal(images, before)
+
+
+@every
+def test_same_keys_same_result_whatever_the_global_seed(trigger: Trigger) -> None:
+    images, keys = unit_images(6), torch.tensor([3, 99, 0, 12, 7, 2**40])
+    torch.manual_seed(0)
+    first = trigger(images, keys)
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(trigger(images, keys), first)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@every
+def test_a_batch_is_its_images_one_by_one(trigger: Trigger) -> None:
+    images, keys = unit_images(5), torch.tensor([4, 4, 8, 15, 16])
+    alone = [trigger(images[i : i + 1], keys[i : i + 1]) for i in range(5)]
+    assert torch.equal(trigger(images, keys), torch.cat(alone))
+
+
+@every
+def test_keys_count_up_by_default(trigger: Trigger) -> None:
+    images = unit_images(5)
+    assert torch.equal(trigger(images), trigger(images, torch.arange(5)))
+
+
+@every
+def test_bytes_are_the_floats_rounded(trigger: Trigger) -> None:
+    images = byte_images(4)
+    before = images.clone()
+    found = trigger.on_bytes(images)
+    assert found.dtype == torch.uint8
+    assert torch.equal(images, before)
+    assert (found.float() - trigger(to_unit(images)) * 255).abs().max() <= 0.5 + 1e-4
+
+
+@every
+def test_the_pil_view_is_the_byte_view(trigger: Trigger) -> None:
+    pixels = byte_images(1)
+    image = Image.fromarray(pixels[0].permute(1, 2, 0).contiguous().numpy())
+    found = trigger.on_pil(image, key=11)
+    assert found.mode == "RGB"
+    assert found.size == (WIDTH, HEIGHT)
+    expected = trigger.on_bytes(pixels, torch.tensor([11]))[0].permute(1, 2, 0)
+    assert np.array_equal(np.array(found), expected.numpy())
+
+
+def test_the_pil_view_takes_grey_images() -> None:
+    grey = Image.new("L", (WIDTH, HEIGHT), 100)
+    expected = Patch().on_pil(grey.convert("RGB"))
+    assert np.array_equal(np.array(Patch().on_pil(grey)), np.array(expected))
+
+
+@every
+def test_parameters_are_json_and_shape_the_fingerprint(trigger: Trigger) -> None:
+    parameters = json.loads(json.dumps(trigger.parameters()))
+    assert parameters["kind"] == trigger.kind
+    kind, _, digest = trigger.fingerprint().rpartition("-")
+    assert kind == trigger.kind
+    assert len(digest) == 12
+    assert int(digest, 16) >= 0
+    assert trigger.fingerprint() == trigger.fingerprint()
+
+
+def test_fingerprints_of_equal_triggers_are_equal() -> None:
+    assert Patch(size=3).fingerprint() == Patch(size=3).fingerprint()
+    assert Patch(place=(1, 2)).fingerprint() != Patch(place=(2, 1)).fingerprint()
+    same = MaskedPattern(MASK.clone(), PATTERN.clone())
+    assert same.fingerprint() == ALL["masked"].fingerprint()
+    assert Chain((Patch(), Blend())).fingerprint() == Chain((Patch(), Blend())).fingerprint()
+
+
+def test_any_other_parameter_gives_another_fingerprint() -> None:
+    kinds: list[tuple[Trigger, dict[str, Any]]] = [
+        (
+            Patch(),
+            {"size": 5, "pattern": "noise", "place": "random", "margin": 2, "seed": 1},
+        ),
+        (Blend(), {"alpha": 0.25, "seed": 1}),
+        (Sinusoid(), {"amplitude": 0.1, "frequency": 5.0}),
+        (MaskedPattern(MASK, PATTERN), {"mask": MASK * 0.5, "pattern": 1 - PATTERN}),
+        (Chain((Patch(), Blend())), {"parts": (Blend(), Patch())}),
+    ]
+    found = []
+    for trigger, changes in kinds:
+        found.append(trigger.fingerprint())
+        found += [
+            replace(trigger, **{name: value}).fingerprint()  # type: ignore[type-var]
+            for name, value in changes.items()
+        ]
+    assert len(set(found)) == len(found)
+
+
+def test_the_kinds_that_can_be_named_in_yaml() -> None:
+    assert TRIGGERS == {"patch": Patch, "blend": Blend, "sinusoid": Sinusoid}
+
+
+@pytest.mark.parametrize(
+    ("place", "margin", "row", "column"),
+    [
+        ("bottom-right", 1, 5, 7),
+        ("bottom-left", 1, 5, 1),
+        ("top-right", 1, 1, 7),
+        ("top-left", 1, 1, 1),
+        ("bottom-right", 0, 6, 8),
+        ("top-left", 0, 0, 0),
+        ("bottom-left", 3, 3, 3),
+        ("centre", 1, 3, 4),
+        ((0, 8), 1, 0, 8),
+        ((6, 0), 1, 6, 0),
+    ],
+)
+def test_checkerboard_pixels_at_each_place(place: Any, margin: int, row: int, column: int) -> None:
+    images = torch.full((2, 3, HEIGHT, WIDTH), 0.25)
+    expected = images.clone()
+    expected[:, :, row, column] = 0
+    expected[:, :, row, column + 1] = 1
+    expected[:, :, row + 1, column] = 1
+    expected[:, :, row + 1, column + 1] = 0
+    found = Patch(size=2, place=place, margin=margin)(images)
+    assert torch.equal(found, expected)
+
+
+def test_white_and_noise_patches() -> None:
+    images = torch.zeros(1, 3, HEIGHT, WIDTH)
+    white = Patch(size=3, pattern="white", place="top-left", margin=0)(images)
+    assert white.sum() == 27
+    assert (white[0, :, :3, :3] == 1).all()
+    noise = Patch(size=3, pattern="noise", place="top-left", margin=0, seed=7)
+    assert torch.equal(noise(images)[0, :, :3, :3], noise.pixels())
+    assert noise.pixels().unique().numel() == 27
+    assert not torch.equal(noise.pixels(), replace(noise, seed=8).pixels())
+
+
+def corners(trigger: Patch, keys: Tensor, height: int, width: int) -> list[tuple[int, int]]:
+    """Upper left corners of white patches on black images."""
+    triggered = trigger(torch.zeros(len(keys), 3, height, width), keys)[:, 0] == 1
+    assert (triggered.flatten(1).sum(1) == trigger.size**2).all()
+    rows, columns = triggered.any(2).int().argmax(1), triggered.any(1).int().argmax(1)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_places_cover_all_positions_about_evenly(seed: int) -> None:
+    trigger = Patch(size=4, pattern="white", place="random", seed=seed)
+    found = Counter(corners(trigger, torch.arange(1200), 6, 7))
+    assert set(found) == {(row, column) for row in range(3) for column in range(4)}
+    assert min(found.values()) >= 60, "100 on average"
+    assert max(found.values()) <= 150
+
+
+def test_random_places_depend_on_key_and_seed_only() -> None:
+    trigger = Patch(size=2, pattern="white", place="random")
+    keys = torch.arange(40)
+    found = corners(trigger, keys, 9, 9)
+    assert corners(trigger, keys.flip(0), 9, 9) == found[::-1]
+    assert corners(replace(trigger, seed=1), keys, 9, 9) != found
+    assert len(set(corners(trigger, torch.full((8,), 3), 9, 9))) == 1
+
+
+def test_a_patch_as_large_as_the_image_has_one_random_place() -> None:
+    trigger = Patch(size=4, pattern="white", place="random")
+    assert set(corners(trigger, torch.arange(20), 4, 4)) == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        (Patch(size=9), r"at most 8 pixels for images of 8 x 10, got size 9\. Make the patch"),
+        (Patch(size=9, place="random"), "got size 9"),
+        (Patch(place="middle"), r"bottom-right, .*centre, random or \[row, column\], got 'middle'"),
+        (Patch(size=2, place=(7, 0)), r"inside 8 x 10 pixels, got size 2 at row 7, column 0"),
+        (Patch(size=2, place=(0, 9)), "at row 0, column 9"),
+        (Patch(size=2, place=(-1, 0)), "at row -1, column 0"),
+        (Patch(size=4, margin=5), "at row -1, column 1. Move it or make it smaller"),
+    ],
+)
+def test_patches_that_do_not_fit_are_refused(trigger: Patch, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        trigger(unit_images(1))
+
+
+def test_blend_is_alpha_noise_on_black() -> None:
+    noise = Blend(alpha=1.0, seed=3)(torch.rand(2, 3, 4, 4))
+    assert torch.equal(noise[0], noise[1])
+    assert noise.unique().numel() == 48
+    found = Blend(alpha=0.25, seed=3)(torch.zeros(1, 3, 4, 4))
+    torch.testing.assert_close(found, 0.25 * noise[:1])
+
+
+def test_sinusoid_by_hand() -> None:
+    images = torch.tensor([0.5, 0.5, 0.5, 0.1]).expand(1, 3, 2, 4)
+    found = Sinusoid(amplitude=0.25, frequency=1.0)(images)
+    expected = torch.tensor([0.5, 0.75, 0.5, 0.0]).expand(1, 3, 2, 4)
+    torch.testing.assert_close(found, expected)
+
+
+def test_masked_pattern_between_image_and_pattern() -> None:
+    images = unit_images(3)
+    nothing = MaskedPattern(torch.zeros(1, HEIGHT, WIDTH), PATTERN)
+    assert torch.equal(nothing(images), images)
+    everything = MaskedPattern(torch.ones(1, HEIGHT, WIDTH), PATTERN)
+    assert torch.equal(everything(images), PATTERN.expand(3, -1, -1, -1))
+    half = MaskedPattern(torch.full((1, HEIGHT, WIDTH), 0.5), PATTERN)
+    torch.testing.assert_close(half(images), (images + PATTERN) / 2)
+
+
+def test_masked_pattern_can_be_learned() -> None:
+    mask, pattern = MASK.clone().requires_grad_(), PATTERN.clone().requires_grad_()
+    images = unit_images(2)
+    MaskedPattern(mask, pattern)(images).sum().backward()
+    torch.testing.assert_close(mask.grad, (PATTERN - images).sum((0, 1))[None])
+    torch.testing.assert_close(pattern.grad, 2 * MASK.expand(3, -1, -1))
+
+
+def test_masked_pattern_of_another_size_is_refused() -> None:
+    with pytest.raises(InputError, match=r"images of \(8, 10\) pixels for this trigger, got"):
+        ALL["masked"](torch.zeros(1, 3, 10, 10))
+
+
+def test_a_masked_pattern_says_its_size_instead_of_its_pixels() -> None:
+    parameters = ALL["masked"].parameters()
+    assert parameters.keys() == {"kind", "size", "sha256"}
+    assert parameters["size"] == [HEIGHT, WIDTH]
+
+
+def test_a_chain_is_the_composition_of_its_parts() -> None:
+    images, keys = unit_images(4), torch.tensor([9, 1, 5, 5])
+    first, second = Patch(size=2, place="random", seed=2), Blend(alpha=0.5)
+    found = Chain((first, second))(images, keys)
+    assert torch.equal(found, second(first(images, keys), keys))
+    assert not torch.equal(found, first(second(images, keys), keys))
+    nested = Chain((Chain((first,)), second))
+    assert torch.equal(nested(images, keys), found)
+    assert torch.equal(Chain()(images), images)
+
+
+@quick
+@given(
+    size=st.integers(1, 6),
+    row=st.integers(0, 2),
+    column=st.integers(0, 4),
+    pattern=st.sampled_from(["checkerboard", "noise", "white"]),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_a_patch_changes_only_its_square(
+    size: int, row: int, column: int, pattern: Any, seed: int
+) -> None:
+    trigger = Patch(size=size, pattern=pattern, place=(row, column), seed=seed)
+    images = unit_images(2, seed)
+    found = trigger(images)
+    inside = found[:, :, row : row + size, column : column + size]
+    assert torch.equal(inside, trigger.pixels().expand_as(inside))
+    inside.copy_(images[:, :, row : row + size, column : column + size])
+    assert torch.equal(found, images)
+    assert torch.equal(trigger(trigger(images)), trigger(images))
+
+
+@quick
+@given(size=st.integers(1, 8), key=st.integers(0, 2**62), seed=st.integers(0, 2**31 - 1))
+def test_random_patches_stay_inside(size: int, key: int, seed: int) -> None:
+    trigger = Patch(size=size, pattern="white", place="random", seed=seed)
+    ((row, column),) = corners(trigger, torch.tensor([key]), HEIGHT, WIDTH)
+    assert 0 <= row <= HEIGHT - size
+    assert 0 <= column <= WIDTH - size
+
+
+@quick
+@given(alpha=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_blend_is_affine(alpha: float, seed: int) -> None:
+    x, y = unit_images(2, seed).split(1)
+    trigger = Blend(alpha=alpha, seed=seed)
+    torch.testing.assert_close(trigger(x) - trigger(y), (1 - alpha) * (x - y), atol=1e-6, rtol=0)
+
+
+@quick
+@given(amplitude=st.floats(0, 1), frequency=st.floats(0, 20), seed=st.integers(0, 1000))
+def test_sinusoid_moves_no_pixel_further_than_its_amplitude(
+    amplitude: float, frequency: float, seed: int
+) -> None:
+    images = unit_images(1, seed)
+    moved = Sinusoid(amplitude=amplitude, frequency=frequency)(images) - images
+    assert moved.abs().max() <= amplitude + 1e-6
+    same = Sinusoid(amplitude=amplitude, frequency=frequency)(images.flip(2)).flip(2) - images
+    assert torch.equal(moved, same), "the same in every row"
+
+
+@quick
+@given(seed=st.integers(0, 1000))
+def test_masked_patterns_compose_to_a_masked_pattern(seed: int) -> None:
+    """1 - m = (1 - m1)(1 - m2), and m p = m2 p2 + (1 - m2) m1 p1."""
+    m1, m2 = unit_images(2, seed)[:, :1]
+    p1, p2 = unit_images(2, seed + 1)
+    mask = 1 - (1 - m1) * (1 - m2)
+    pattern = (m2 * p2 + (1 - m2) * m1 * p1) / mask
+    images = unit_images(1, seed + 2)
+    chained = Chain((MaskedPattern(m1, p1), MaskedPattern(m2, p2)))(images)
+    torch.testing.assert_close(chained, MaskedPattern(mask, pattern)(images), atol=1e-5, rtol=0)
