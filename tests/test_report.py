@@ -165,7 +165,16 @@ def html() -> str:
 def pages() -> dict[str, ReportPage]:
     return {
         "repaired": full_page(),
-        "failed": full_page(repair=repaired(Outcome.FAILED)),
+        "failed": full_page(
+            repair=repaired(Outcome.FAILED),
+            before_after=[
+                BeforeAfter("ASR", Rate(21, 1800), Rate(1787, 1800), better="lower is better")
+            ],
+            examples=pixels.read_examples(
+                Reader(True), None, scenes(), Patch(), attackers=True, target="ring"
+            ),
+            clean_repair=None,
+        ),
         "rejected": ReportPage("Nothing known", rejected()),
     }
 
@@ -223,6 +232,7 @@ def test_failed_repair_is_shown_as_failed() -> None:
     assert '<div class="verdict failed">' in html
     assert "Repair failed" in html
     assert "found but not removed" in html
+    assert "There is no repaired model to read them." in html
 
 
 def test_a_repair_that_leaves_the_attack_alive_is_shown_as_failed() -> None:
@@ -248,6 +258,13 @@ def test_a_missed_backdoor_and_a_false_alarm_are_said_plainly() -> None:
     html = render(full_page(repair=rejected(), clean_repair=repaired(), examples=None))
     assert "Missed: this model carries a backdoor that leads to “ring”." in html
     assert "False alarm: a backdoor to “ring” was “found” and a healthy model changed." in html
+
+
+def test_known_trigger_is_shown_or_named_where_none_was_inverted() -> None:
+    drawn = render(full_page(repair=rejected()))
+    assert "What the true trigger changes" in drawn
+    named = render(full_page(repair=rejected(), examples=None))
+    assert f"trigger is {Patch().fingerprint()}; it is not drawn" in named
 
 
 def test_rate_without_trials_counts_as_not_measured() -> None:

@@ -161,7 +161,7 @@ def test_any_other_parameter_gives_another_fingerprint() -> None:
 
 
 def test_the_kinds_that_can_be_named_in_yaml() -> None:
-    assert TRIGGERS == {"patch": Patch, "blend": Blend, "sinusoid": Sinusoid}
+    assert {"patch": Patch, "blend": Blend, "sinusoid": Sinusoid} == TRIGGERS
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from invertune_plugin.defenses.invertune.units import CriticalUnits
 
 WIDTH = 4.0
 MOST_BARS = 12
+LETTER = 0.029
 INK, INK_DARK = "#6b7280", "#aeb6c2"
 GRID, GRID_DARK = "#d5d9e0", "#363c47"
 SUSPECT, PLAIN, SECOND = "#dd5140", "#8d97a6", "#3d84f0"
@@ -75,7 +76,7 @@ def target_ranking(candidates: Sequence[Candidate], found: int | None = None) ->
     costed = [c for c in shown if math.isfinite(c.cost)]
     panels = []
     if costed:
-        told = [f"{c.cost:.4f} · {c.reached:.0%} reached" for c in costed]
+        told = [f"{c.cost:.4f} ({c.reached:.0%})" for c in costed]
         panels.append(
             Picture(
                 _bars(
@@ -83,7 +84,7 @@ def target_ranking(candidates: Sequence[Candidate], found: int | None = None) ->
                     [c.cost for c in costed],
                     told,
                     [SUSPECT if c.label == found else PLAIN for c in costed],
-                    "root mean square of the perturbation",
+                    "root mean square (images reached)",
                 ),
                 _spoken("Cost of reaching each class", [c.name for c in costed], told),
                 "Cost of reaching each class from everywhere: lower is more suspicious.",
@@ -219,9 +220,10 @@ def _bars(
         axes.invert_yaxis()
         high, low = max(*values, 0.0), min(*values, 0.0)
         span = (high - low) or 1.0
-        axes.set_xlim(low - 0.03 * span * (low < 0), high + span * max(map(len, told)) / 26)
-        for place, value, text in zip(places, values, told, strict=True):
-            axes.text(max(value, 0.0) + 0.02 * span, place, text, va="center")
+        room = min(0.6, max(map(len, told)) * LETTER)
+        axes.set_xlim(low - 0.03 * span * (low < 0), high + span * room / (1 - room))
+        for place, value, label in zip(places, values, told, strict=True):
+            axes.text(max(value, 0.0) + 0.02 * span, place, label, va="center")
         axes.set_xlabel(unit)
         return _svg(figure)
 

@@ -67,7 +67,8 @@ class ReportPage:
         before_after: rows of the main table.
         true_trigger: the attacker's trigger, where it is known.
         true_target: name of the attacker's class, where it is known.
-        image_size: height and width that the true trigger is drawn at.
+        image_size: height and width that the true trigger is drawn at; by default those of
+            the inverted trigger or of the examples.
         examples: images without and with the trigger; see ``pixels.read_examples``.
         clean_repair: the same defence on the clean model, the check for false alarms.
         facts: model, images, seed, versions and settings, by name.
@@ -108,7 +109,6 @@ def render(page: ReportPage) -> str:
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    found = repair.inversions[-1].label if repair.inversions else None
     curves = {wording.class_name(repair, i.label): i.losses for i in repair.inversions}
     tuning = repair.tuning
     return environment.from_string(source).render(
@@ -118,7 +118,9 @@ def render(page: ReportPage) -> str:
         verdict=page.verdict or wording.verdict(repair, left),
         truth=wording.truth(repair, page.true_target),
         glance=_glance(page),
-        ranking=figures.target_ranking(repair.target.candidates, found) if repair.target else [],
+        ranking=figures.target_ranking(repair.target.candidates, repair.found_label)
+        if repair.target
+        else [],
         triggers=_triggers(page),
         pairs=pixels.pairs(page.examples) if page.examples else [],
         units=figures.tuned_units(tuning.units) if tuning else [],
@@ -164,10 +166,9 @@ def _glance(page: ReportPage) -> dict[str, str]:
 def _triggers(page: ReportPage) -> list[TriggerRow]:
     """Every inverted trigger with its outcome, then the true one."""
     rows = [_inverted_row(page.repair, inversion) for inversion in page.repair.inversions]
-    size = page.image_size
-    if size is None and page.repair.inversions:
-        height, width = page.repair.inversions[0].trigger.pattern.shape[-2:]
-        size = (height, width)
+    drawn = [inversion.trigger.pattern for inversion in page.repair.inversions]
+    drawn += [page.examples.clean] if page.examples else []
+    size = page.image_size or ((drawn[0].shape[-2], drawn[0].shape[-1]) if drawn else None)
     if page.true_trigger is not None and size is not None:
         pictures = pixels.true_trigger(page.true_trigger, size)
         rows.append(TriggerRow("The attacker's trigger", page.true_trigger.fingerprint(), pictures))

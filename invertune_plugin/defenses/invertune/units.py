@@ -42,8 +42,12 @@ class CriticalUnits:
         """Tuned and all channels per critical stage."""
         return {
             stage: (
-                sum(int(c.sum()) for name, c in self.channels.items() if name.startswith(stage)),
-                sum(c.numel() for name, c in self.channels.items() if name.startswith(stage)),
+                sum(
+                    int(c.sum())
+                    for name, c in self.channels.items()
+                    if name.startswith(f"{stage}/")
+                ),
+                sum(c.numel() for name, c in self.channels.items() if name.startswith(f"{stage}/")),
             )
             for stage in self.aligned
         }
