@@ -180,8 +180,6 @@ def _draw(
     return pixels
 
 
-def _disc(
-    pen: ImageDraw.ImageDraw, centre: Array, radius: float, fill: tuple[int, ...]
-) -> None:
+def _disc(pen: ImageDraw.ImageDraw, centre: Array, radius: float, fill: tuple[int, ...]) -> None:
     (x, y), r = centre, radius
     pen.ellipse([float(x - r), float(y - r), float(x + r), float(y + r)], fill=fill)

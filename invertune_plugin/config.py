@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -64,7 +64,13 @@ def parse(kind: type[Settings], values: Mapping[str, Any], where: str = "") -> S
     try:
         return kind(**found)
     except TypeError as error:
-        missing = ", ".join(sorted(set(names) - set(found)))
+        missing = ", ".join(
+            sorted(
+                f.name
+                for f in fields(kind)  # type: ignore[arg-type]
+                if f.name not in found and f.default is MISSING and f.default_factory is MISSING
+            )
+        )
         raise InputError(
             f"Expected all needed settings in {where or 'the file'}, but {error}. "
             f"Not set: {missing}."
@@ -74,7 +80,7 @@ def parse(kind: type[Settings], values: Mapping[str, Any], where: str = "") -> S
 def _trigger(values: Mapping[str, Any], where: str) -> tuple[type[Any], dict[str, Any]]:
     rest = dict(values)
     name = rest.pop("kind", None)
-    if name not in TRIGGERS:
+    if not isinstance(name, str) or name not in TRIGGERS:
         raise InputError(
             _unknown("trigger", f"{where}.kind".lstrip("."), str(name), list(TRIGGERS))
         )
@@ -92,6 +98,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def _unknown(what: str, where: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
     return f"Expected a known {what}, got {where}. {hint}"

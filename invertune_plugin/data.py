@@ -6,6 +6,7 @@ Images are ``uint8`` tensors ``[3, H, W]``; models and triggers see them as floa
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
@@ -122,6 +123,11 @@ class ClassCaptions:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Captions]:
         image, label = self.dataset[index]
+        if label < 0:
+            raise InputError(
+                f"Expected labelled images, got image {index} without a label. Leave such images "
+                "out with Subset."
+            )
         return image, self.captions[label]
 
     def content_key(self, index: int) -> bytes:
@@ -150,8 +156,9 @@ def split_by_content(
             f"Expected positive shares that sum to at most 1, got {dict(shares)}. Lower them."
         )
     indices: dict[str, list[int]] = {name: [] for name in shares}
+    key = hashlib.blake2b(salt.encode()).digest() if salt else b""
     for i in range(len(dataset)):
-        digest = hashlib.blake2b(dataset.content_key(i), digest_size=8, key=salt.encode()).digest()
+        digest = hashlib.blake2b(dataset.content_key(i), digest_size=8, key=key).digest()
         point = int.from_bytes(digest, "big") / 2**64
         for name, share in shares.items():
             if point < share:
@@ -171,6 +178,12 @@ def batches(dataset: Items[T], batch_size: int) -> Iterator[tuple[Tensor, list[T
     for start in range(0, len(dataset), batch_size):
         items = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
         yield torch.stack([image for image, _ in items]), [text for _, text in items]
+
+
+def mention(captions: Captions, word: str) -> bool:
+    """Whether any caption holds the word (or words), in any case, but not inside other words."""
+    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    return any(pattern.search(caption) for caption in captions)
 
 
 def in_memory(dataset: Items[T]) -> InMemory[T]:

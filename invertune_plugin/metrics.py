@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invertune_plugin.data import ImageSet, batches, to_unit
+from invertune_plugin.modes import evaluating
 from invertune_plugin.triggers import Trigger
 
 DEFINITIONS = {
@@ -51,11 +52,9 @@ class Rate:
 @torch.no_grad()
 def predict(classifier: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
     """Predicted class ``[N]`` of images ``[N, 3, H, W]`` in [0, 1], in eval mode."""
-    was_training = classifier.training
-    classifier.eval()
     device = next(classifier.parameters()).device
-    found = [classifier(part.to(device)).argmax(1).cpu() for part in images.split(batch_size)]
-    classifier.train(was_training)
+    with evaluating(classifier):
+        found = [classifier(part.to(device)).argmax(1).cpu() for part in images.split(batch_size)]
     return torch.cat(found)
 
 

@@ -53,8 +53,28 @@ def count_passes(encoder: nn.Module) -> Iterator[Work]:
         encoder: the image tower; its first positional input has the batch first.
     """
     work = Work()
+    counter = _Counter(work)
+    handle = encoder.register_forward_hook(counter)
+    try:
+        yield work
+    finally:
+        handle.remove()
+        counter.work = None
 
-    def after_forward(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+
+class _Counter:
+    """The hook; copies of the encoder share it, so that it also ends in them."""
+
+    def __init__(self, work: Work | None) -> None:
+        self.work = work
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Counter:
+        return self
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        work = self.work
+        if work is None:
+            return
         forward = Call(len(inputs[0]))
         work.calls[forward] += 1
         if output.requires_grad:
@@ -66,12 +86,6 @@ def count_passes(encoder: nn.Module) -> Iterator[Work]:
                 work.calls[call] += 1
 
             output.register_hook(after_backward)
-
-    handle = encoder.register_forward_hook(after_forward)
-    try:
-        yield work
-    finally:
-        handle.remove()
 
 
 def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int = 5) -> float:

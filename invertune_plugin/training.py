@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from invertune_plugin.data import Captions, PairSet, to_unit
+from invertune_plugin.errors import InputError
 from invertune_plugin.zero_shot import Tokenizer, ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
@@ -74,23 +75,35 @@ def train_contrastive(
         config: the recipe.
         resume_path: state after each epoch is kept here, and training goes on from it.
         report: called with (steps done, steps in all, loss) after each step.
+
+    Raises:
+        InputError: there are no pairs, or the processes cannot share a batch.
     """
     accelerator = Accelerator()
+    if len(pairs) == 0:
+        raise InputError("Expected image-caption pairs to train on, got none.")
+    if config.batch_size % accelerator.num_processes:
+        raise InputError(
+            f"Expected a batch size that {accelerator.num_processes} processes can share, got "
+            f"{config.batch_size}. Use a multiple of {accelerator.num_processes}."
+        )
     clip = classifier.clip
     _freeze(clip, config.freeze)
     optimizer = torch.optim.AdamW(_parameter_groups(clip, config), lr=config.learning_rate)
     per_epoch = len(pairs) // config.batch_size or 1
-    steps = config.max_steps or config.epochs * per_epoch
+    steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(steps, config.warmup))
     done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=schedule)
     device = accelerator.device
     classifier.to(device)
     model, optimizer = accelerator.prepare(clip, optimizer)
     model.train()
+    if config.freeze == "image":
+        clip.visual.eval()
     while done < steps:
         epoch, skip = divmod(done, per_epoch)
         for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
-            pixels = to_unit(_augment(images, config, step=done).to(device))
+            pixels = to_unit(_augment(images, config, done, accelerator).to(device))
             inputs = (pixels - classifier.mean) / classifier.std
             loss = _loss(model, inputs, captions, classifier.tokenizer, accelerator)
             optimizer.zero_grad()
@@ -162,17 +175,23 @@ def _epoch(
     size = min(config.batch_size, len(pairs))
     processes, rank = accelerator.num_processes, accelerator.process_index
     share = [b[rank::processes].tolist() for b in order.split(size) if len(b) == size][skip:]
-
-    def one_caption(items: list[tuple[int, Tensor, Captions]]) -> tuple[Tensor, list[str]]:
-        captions = [texts[int(choices[i]) % len(texts)] for i, _, texts in items]
-        return torch.stack([image for _, image, _ in items]), captions
-
     yield from DataLoader(
         _Indexed(pairs),
         batch_sampler=share,
-        collate_fn=one_caption,
+        collate_fn=_OneCaption(choices),
         num_workers=config.workers,
     )
+
+
+class _OneCaption:
+    """Make a batch of items, with the caption that the epoch has chosen for each."""
+
+    def __init__(self, choices: Tensor) -> None:
+        self.choices = choices
+
+    def __call__(self, items: list[tuple[int, Tensor, Captions]]) -> tuple[Tensor, list[str]]:
+        captions = [texts[int(self.choices[i]) % len(texts)] for i, _, texts in items]
+        return torch.stack([image for _, image, _ in items]), captions
 
 
 class _Indexed(Dataset[tuple[int, Tensor, Captions]]):
@@ -183,12 +202,15 @@ class _Indexed(Dataset[tuple[int, Tensor, Captions]]):
         return (index, *self.pairs[index])
 
 
-def _augment(images: Tensor, config: TrainingConfig, step: int) -> Tensor:
+def _augment(images: Tensor, config: TrainingConfig, step: int, accelerator: Accelerator) -> Tensor:
     """Random mirror images and translations of ``uint8 [N, 3, H, W]``, edges repeated."""
     count, _, height, width = images.shape
+    processes, rank = accelerator.num_processes, accelerator.process_index
     generator = torch.Generator().manual_seed(config.seed * 100_003 + step)
-    flips = torch.rand(count, generator=generator) < 0.5
-    moves = torch.randint(-config.shift, config.shift + 1, (2, count, 1), generator=generator)
+    total = (2, count * processes, 1)
+    flips = (torch.rand(total[1], generator=generator) < 0.5)[rank::processes]
+    moves = torch.randint(-config.shift, config.shift + 1, total, generator=generator)
+    moves = moves[:, rank::processes]
     rows = (torch.arange(height) + moves[0]).clamp(0, height - 1)
     columns = (torch.arange(width) + moves[1]).clamp(0, width - 1)
     if config.flip:

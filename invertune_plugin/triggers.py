@@ -21,6 +21,7 @@ from torch import Tensor
 from invertune_plugin.data import to_unit
 from invertune_plugin.errors import InputError
 
+PATTERNS = ("checkerboard", "noise", "white")
 HASH_MULTIPLIERS = (2654435761, 2246822519, 3266489917)
 
 
@@ -79,6 +80,13 @@ class Patch(Trigger):
     place: str | tuple[int, int] = "bottom-right"
     margin: int = 1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no patch."""
+        if self.size < 1:
+            raise InputError(f"Expected a patch of 1 pixel or more, got size {self.size}.")
+        if self.pattern not in PATTERNS:
+            raise InputError(f"Expected a pattern among {PATTERNS}, got {self.pattern!r}.")
 
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor:
         rows, columns = self._corners(images, keys)
@@ -153,6 +161,11 @@ class Blend(Trigger):
     alpha: float = 0.2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what leaves [0, 1]."""
+        if not 0 < self.alpha <= 1:
+            raise InputError(f"Expected alpha in (0, 1], got {self.alpha}.")
+
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.rand(images.shape[1:], generator=generator).to(images)
@@ -178,7 +191,7 @@ class Sinusoid(Trigger):
         return (images + self.amplitude * torch.sin(phase)).clamp(0, 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskedPattern(Trigger):
     """``mask * pattern + (1 - mask) * image``: the form in which triggers are inverted.
 
@@ -203,7 +216,8 @@ class MaskedPattern(Trigger):
     def parameters(self) -> dict[str, Any]:
         """Kind, size and a hash of the two tensors."""
         content = b"".join(
-            t.detach().float().contiguous().numpy().tobytes() for t in (self.mask, self.pattern)
+            t.detach().cpu().float().contiguous().numpy().tobytes()
+            for t in (self.mask, self.pattern)
         )
         digest = hashlib.sha256(content).hexdigest()
         return {"kind": self.kind, "size": list(self.pattern.shape[-2:]), "sha256": digest}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertune_plugin.errors import InputError
+from invertune_plugin.modes import evaluating
 
 Tokenizer = Callable[[list[str]], Tensor]
 
@@ -126,13 +127,11 @@ class ZeroShotClassifier(nn.Module):
         cached = self.cache_dir / f"{self._text_key()}.safetensors" if self.cache_dir else None
         if cached is not None and cached.exists():
             return load_file(cached)["class_weights"].to(self.mean.device)
-        was_training = self.clip.training
-        self.clip.eval()
         rows = []
-        for name in self.class_names:
-            mean = self.encode_text([t.format(name) for t in self.templates]).mean(0)
-            rows.append(F.normalize(mean, dim=0))
-        self.clip.train(was_training)
+        with evaluating(self.clip):
+            for name in self.class_names:
+                mean = self.encode_text([t.format(name) for t in self.templates]).mean(0)
+                rows.append(F.normalize(mean, dim=0))
         weights = torch.stack(rows)
         if cached is not None:
             cached.parent.mkdir(parents=True, exist_ok=True)

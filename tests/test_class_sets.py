@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invertune_plugin.adapters.class_sets import class_names, templates
 
+from invertune_plugin.adapters.class_sets import class_names, templates
 from invertune_plugin.errors import InputError
 
 

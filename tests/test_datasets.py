@@ -16,6 +16,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.datasets import (
     CaptionFile,
@@ -31,8 +33,6 @@ from invertune_plugin.adapters.datasets import (
 )
 from invertune_plugin.adapters.images import decode, fit, open_rgb
 from invertune_plugin.adapters.shards import expand
-from PIL import Image
-
 from invertune_plugin.data import Concat, split_by_content
 from invertune_plugin.errors import InputError
 

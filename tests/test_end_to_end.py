@@ -1,4 +1,4 @@
-"""The main job on embedded data: train, poison, repair, measure, report, and the user's commands."""
+"""The main job on embedded data, and the commands of a user."""
 
 import json
 from pathlib import Path
@@ -20,10 +20,9 @@ SMALL = Path(__file__).parent / "small.yaml"
 def invertune(*words: object) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["invertune", *map(str, words)])
-        try:
+        with pytest.raises(SystemExit) as left:
             cli.main()
-        except SystemExit as left:
-            assert not left.code, left.code
+    assert not left.value.code
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,9 @@ import huggingface_hub.constants
 import open_clip
 import pytest
 import torch
+from tiny import rn_config, vit_config
+from torch import Tensor
+
 from invertune_plugin.adapters.open_clip import (
     LoadedClip,
     clip_card,
@@ -19,9 +22,6 @@ from invertune_plugin.adapters.open_clip import (
     save_clip,
     zero_shot_classifier,
 )
-from tiny import rn_config, vit_config
-from torch import Tensor
-
 from invertune_plugin.checkpoints import file_sha256, read_card
 from invertune_plugin.errors import InputError
 

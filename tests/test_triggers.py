@@ -335,7 +335,7 @@ def test_random_patches_stay_inside(size: int, key: int, seed: int) -> None:
 
 
 @quick
-@given(alpha=st.floats(0, 1), seed=st.integers(0, 1000))
+@given(alpha=st.floats(0, 1, exclude_min=True), seed=st.integers(0, 1000))
 def test_blend_is_affine(alpha: float, seed: int) -> None:
     x, y = unit_images(2, seed).split(1)
     trigger = Blend(alpha=alpha, seed=seed)
@@ -365,3 +365,19 @@ def test_masked_patterns_compose_to_a_masked_pattern(seed: int) -> None:
     images = unit_images(1, seed + 2)
     chained = Chain((MaskedPattern(m1, p1), MaskedPattern(m2, p2)))(images)
     torch.testing.assert_close(chained, MaskedPattern(mask, pattern)(images), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda: Patch(size=0), "size 0"),
+        (lambda: Patch(pattern="dots"), "'dots'"),
+        (lambda: Blend(alpha=0.0), "0.0"),
+        (lambda: Blend(alpha=1.5), "1.5"),
+    ],
+)
+def test_parameters_that_make_no_trigger_are_refused(
+    make: Callable[[], Trigger], part: str
+) -> None:
+    with pytest.raises(InputError, match=part):
+        make()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invertune_plugin.data import Captions, PairSet
+from invertune_plugin.data import Captions, PairSet, mention
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Trigger
 
@@ -59,7 +59,7 @@ class PoisonedPairs:
         for i in torch.randperm(len(self.dataset), generator=generator).tolist():
             if len(chosen) == count:
                 break
-            if not any(target in caption for caption in self.dataset[i][1]):
+            if not mention(self.dataset[i][1], target):
                 chosen.append(i)
         if len(chosen) < count:
             raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,7 +17,10 @@ from invertune_plugin.metrics import Rate
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 EXAMPLES = 8
-BETTER = {"CA": "higher is better", "ASR": "lower is better"}
+BETTER: dict[str, Literal["higher is better", "lower is better"]] = {
+    "CA": "higher is better",
+    "ASR": "lower is better",
+}
 
 
 def repair_page(

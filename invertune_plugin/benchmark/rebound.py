@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from invertune_plugin.benchmark.recipe import Recipe
 from invertune_plugin.benchmark.sources import Sources
-from invertune_plugin.data import Captions, Items, PairSet, Subset
+from invertune_plugin.data import Captions, Items, PairSet, Subset, mention
 from invertune_plugin.training import Report, train_contrastive
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -44,5 +44,5 @@ def fine_tuned(
 
 
 def _not_naming(pairs: Items[Captions], word: str) -> PairSet:
-    kept = [i for i in range(len(pairs)) if not any(word in caption for caption in pairs[i][1])]
+    kept = [i for i in range(len(pairs)) if not mention(pairs[i][1], word)]
     return Subset(pairs, kept)

@@ -88,6 +88,11 @@ class InverTune(Defense):
         settings = dict(schedule or self.schedule or {})
         size = settings.get("batch_size", 256)
         rates = {"ca": clean_accuracy(self.get_model(), self.test_dataset, size)}
+        if ("trigger" in settings) != ("target" in settings):
+            raise InputError(
+                "Expected trigger and target together in the schedule, got one of them. "
+                "Give both for the ASR, or none."
+            )
         if "trigger" in settings:
             rates["asr"] = attack_success_rate(
                 self.get_model(), self.test_dataset, settings["trigger"], settings["target"], size

@@ -20,6 +20,7 @@ from invertune_plugin.defenses.invertune.inversion import (
 from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
 from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult, tune
 from invertune_plugin.errors import InputError
+from invertune_plugin.modes import frozen
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.passes import Work, count_passes
 
@@ -51,6 +52,16 @@ class InverTuneConfig:
     tries: int = 2
     second_opinion: float = 0.6
 
+    def __post_init__(self) -> None:
+        """Refuse settings that leave a step without images or candidates."""
+        if not 0 < self.held_back < 1:
+            raise InputError(f"Expected held_back between 0 and 1, got {self.held_back}.")
+        if self.tries < 1 or self.images < self.least_images or self.least_images < 8:
+            raise InputError(
+                "Expected tries >= 1 and images >= least_images >= 8, got "
+                f"{self.tries}, {self.images} and {self.least_images}."
+            )
+
 
 @dataclass
 class Repair:
@@ -60,7 +71,7 @@ class Repair:
         stages: one per stage that ran, in order.
         classifier: the repaired copy, or None where nothing was repaired.
         target: ranked candidates.
-        inversions: triggers inverted, in the order in which they were tried.
+        inversions: triggers inverted; the one that was gone on with, or decided on, is the last.
         tuning: what was tuned.
         work: encoder calls per stage.
     """
@@ -102,10 +113,10 @@ def repair_classifier(
     Raises:
         InputError: too few clean images.
     """
-    images, held_back = _defender_images(dataset, config, seed)
+    images, held_back = _defender_images(dataset, suspect.image_size, config, seed)
     say = report or (lambda _: None)
     repair = Repair()
-    with _frozen(suspect):
+    with frozen(suspect):
         device = next(suspect.parameters()).device
         images, held_back = images.to(device), held_back.to(device)
         with _stage(repair, suspect, "target", say):
@@ -142,7 +153,7 @@ def _invert(
     """Invert candidates in rank order until one is accepted; the accepted one comes last."""
     inversions: list[InversionResult] = []
     uncertain = target.stage.outcome is Outcome.UNCERTAIN
-    for candidate in target.candidates[: max(config.tries, 2 * uncertain)]:
+    for candidate in target.candidates[: 2 if uncertain else config.tries]:
         found = invert_trigger(suspect, images, held_back, candidate.label, config.inversion, seed)
         inversions.append(found)
         if found.stage.outcome is Outcome.OK and not uncertain:
@@ -156,7 +167,7 @@ def _invert(
 def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
     ratio = small.area / max(large.area, 1e-9)
     evidence = {**small.stage.evidence, "area_ratio": ratio}
-    if small.stage.outcome is Outcome.OK and ratio <= share:
+    if small.stage.outcome is not Outcome.OK or ratio <= share:
         return replace(small.stage, evidence=evidence)
     reason = (
         "The target was uncertain, and of its two candidates the smaller trigger covers "
@@ -166,7 +177,7 @@ def _second_opinion(small: InversionResult, large: InversionResult, share: float
 
 
 def _defender_images(
-    dataset: ImageSet, config: InverTuneConfig, seed: int
+    dataset: ImageSet, size: int, config: InverTuneConfig, seed: int
 ) -> tuple[Tensor, Tensor]:
     if len(dataset) < config.least_images:
         raise InputError(
@@ -176,6 +187,11 @@ def _defender_images(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset), generator=generator)[: config.images].tolist()
     images = torch.stack([dataset[i][0] for i in chosen])
+    if images.shape[1:] != (3, size, size):
+        raise InputError(
+            f"Expected images of 3 x {size} x {size} for this model, got "
+            f"{' x '.join(map(str, images.shape[1:]))}. Resize them."
+        )
     held_back = round(len(images) * config.held_back)
     return images[held_back:], images[:held_back]
 
@@ -192,19 +208,3 @@ def _stage(repair: Repair, suspect: Any, name: str, say: Report) -> Iterator[Non
         repair.stages[-1], seconds=time.perf_counter() - start, passes=work.passes
     )
     say(f"{name}: {repair.stages[-1].outcome.value}. {repair.stages[-1].reason}")
-
-
-@contextmanager
-def _frozen(suspect: Any) -> Iterator[None]:
-    """Eval mode and no gradients for the weights; all as it was afterwards."""
-    training = suspect.training
-    trained = [p for p in suspect.parameters() if p.requires_grad]
-    suspect.eval()
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        suspect.train(training)
-        for parameter in trained:
-            parameter.requires_grad_(True)

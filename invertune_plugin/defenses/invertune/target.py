@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
+from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome, Stage
 
 
@@ -47,6 +48,11 @@ class TargetConfig:
     batch_size: int = 32
     ratio: float = 0.75
     doubtful_ratio: float = 0.88
+
+    def __post_init__(self) -> None:
+        """Refuse to rank fewer than two classes."""
+        if self.candidates < 2:
+            raise InputError(f"Expected 2 or more candidates to compare, got {self.candidates}.")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from invertune_plugin.data import to_unit
 from invertune_plugin.defenses.invertune.inversion import success
@@ -29,7 +30,8 @@ class TuningConfig:
         batch_size: clean images per update.
         preserve_weight: the paper's beta: keeps the similarities of clean images to all texts.
         most_asr: an inverted trigger that still succeeds more often has not been removed.
-        least_agreement: share of clean images that must be read as before.
+        least_agreement: share of clean images that must be read as before. Weak models on many
+            classes change their reading easily without losing accuracy.
     """
 
     units: Rule = "measured"
@@ -38,7 +40,7 @@ class TuningConfig:
     batch_size: int = 64
     preserve_weight: float = 0.5
     most_asr: float = 0.1
-    least_agreement: float = 0.8
+    least_agreement: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def tune(
     first = torch.randperm(len(images), generator=generator)[: 4 * config.batch_size]
     units = critical_units(suspect, to_unit(images[first]), trigger, config.units)
     repaired = copy.deepcopy(suspect)
-    freed = _free(repaired, units)
+    freed, masks = _free(repaired, units)
     optimizer = torch.optim.AdamW(freed, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     before, after = (
@@ -109,8 +111,11 @@ def tune(
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
+    for mask in masks:
+        mask.remove()
     for parameter in repaired.parameters():
         parameter.requires_grad_(False)
+        parameter.grad = None
     stage = _judge(suspect, repaired, held_back, trigger, label, config)
     return TuningResult(repaired, units, losses, stage)
 
@@ -138,9 +143,9 @@ def divergence(logits: Tensor, kept: Tensor) -> Tensor:
     )
 
 
-def _free(repaired: Any, units: CriticalUnits) -> list[nn.Parameter]:
+def _free(repaired: Any, units: CriticalUnits) -> tuple[list[nn.Parameter], list[RemovableHandle]]:
     """Let gradients reach the driven channels of the critical stages, and nothing else."""
-    freed = []
+    freed, masks = [], []
     stages = tower_stages(repaired.visual)
     for name in units.aligned:
         for inner, writer in writers(stages[name]).items():
@@ -148,9 +153,9 @@ def _free(repaired: Any, units: CriticalUnits) -> list[nn.Parameter]:
             for parameter in written_parameters(writer):
                 keep = chosen.to(parameter).view(-1, *[1] * (parameter.ndim - 1))
                 parameter.requires_grad_(True)
-                parameter.register_hook(keep.mul)
+                masks.append(parameter.register_hook(keep.mul))
                 freed.append(parameter)
-    return freed
+    return freed, masks
 
 
 @torch.no_grad()

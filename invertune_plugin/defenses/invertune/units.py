@@ -66,7 +66,8 @@ def critical_units(suspect: Any, images: Tensor, trigger: Trigger, rule: Rule) -
     stages = tower_stages(suspect.visual)
     clean, driven = _means(suspect, stages, images, trigger)
     scores = {
-        name: float((driven[name] - clean[name]).norm() / clean[name].norm()) for name in stages
+        name: float((driven[name] - clean[name]).norm() / clean[name].norm().clamp_min(1e-12))
+        for name in stages
     }
     critical = critical_stages(scores, rule)
     change = {name: (driven[name] - clean[name]).abs() for name in critical}
@@ -90,7 +91,7 @@ def critical_units(suspect: Any, images: Tensor, trigger: Trigger, rule: Rule) -
 
 def critical_stages(scores: dict[str, float], rule: Rule) -> list[str]:
     """Stages whose score reaches mean (+ standard deviation, as published); one at least."""
-    values = torch.tensor(list(scores.values()))
+    values = torch.tensor(list(scores.values()), dtype=torch.float64)
     spread = float(values.std(correction=0)) if rule == "published" else 0.0
     threshold = min(float(values.mean()) + spread, float(values.max()))
     return [name for name, score in scores.items() if score >= threshold]
@@ -111,7 +112,7 @@ def most_energy(change: Tensor) -> Tensor:
     carried = energy[order].cumsum(0) / energy.sum().clamp_min(1e-12)
     chosen = torch.zeros_like(energy, dtype=torch.bool)
     chosen[order[: int((carried < ENERGY).sum()) + 1]] = True
-    return chosen.view(change.shape)
+    return chosen.view(change.shape) & (change > 0)
 
 
 def _means(
