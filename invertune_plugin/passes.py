@@ -88,7 +88,7 @@ class _Counter:
             output.register_hook(after_backward)
 
 
-def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int = 5) -> float:
+def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int = 20) -> float:
     """Seconds that the counted encoder calls take with nothing around them.
 
     Each kind of call is timed ``repeats`` times after one warm-up and its mean multiplied by its
