@@ -37,6 +37,7 @@ Rows = list[dict[str, Any]]
 def main(
     recipe: Annotated[list[str], typer.Option(help="Recipe; may be repeated.")],
     seed: Annotated[list[int], typer.Option(help="Seed; may be repeated.")] = [0],  # noqa: B006
+    rebound: Annotated[int, typer.Option(help="Benign steps after each repair.")] = 300,
     costs: Annotated[
         bool, typer.Option(help="Also wall time and memory of the first one.")
     ] = False,
@@ -51,7 +52,8 @@ def main(
     for name in recipe:
         for number in seed:
             with training_progress() as progress:
-                found = run_recipe(load_recipe(name), number, progress, say)
+                job = replace(load_recipe(name), rebound_steps=rebound)
+                found = run_recipe(job, number, progress, say)
             rows = [{**row, "measure": "repair"} for row in found.rows()]
             for row in rows:
                 if "bare_seconds" in row:

@@ -70,7 +70,7 @@ def train_contrastive(
     """Train the CLIP inside a classifier, in place; its class weights are renewed at the end.
 
     Args:
-        classifier: holds model, tokenizer and normalisation.
+        classifier: holds model, tokenizer and normalisation; trained on a GPU where it is on one.
         pairs: training pairs; each epoch takes one caption per image.
         config: the recipe.
         resume_path: state after each epoch is kept here, and training goes on from it.
@@ -79,7 +79,7 @@ def train_contrastive(
     Raises:
         InputError: there are no pairs, or the processes cannot share a batch.
     """
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=classifier.mean.device.type == "cpu")
     if len(pairs) == 0:
         raise InputError("Expected image-caption pairs to train on, got none.")
     if config.batch_size % accelerator.num_processes:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -126,6 +127,28 @@ def test_repair_and_evaluate_a_checkpoint_of_ones_own(victim: Path, folders: Pat
     again = json.loads(measured.read_text())["rows"][0]
     assert again["asr"] == row["asr_after"]
     assert again["ca"] == row["ca_after"]
+
+
+def test_the_readme_shows_code_that_runs(
+    victim: Path, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    code = readme.split("```python\n")[1].split("```")[0]
+    for shown, here in (
+        ('"RN50", "suspect.safetensors"', f"None, {str(victim)!r}"),
+        ('"imagenet"', '"classes.txt"'),
+        ('"clean_images"', '"clean"'),
+        ('"labelled"', '"test"'),
+        ("size=16", "size=5"),
+        ('"banana"', '"star"'),
+    ):
+        assert shown in code
+        code = code.replace(shown, here)
+    monkeypatch.chdir(folders)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["found"].outcome == "ok"
+    assert scope["repaired"] is not scope["model"]
 
 
 def test_attack_defence_and_evaluation_share_no_image() -> None:

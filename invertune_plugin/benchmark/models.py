@@ -44,7 +44,12 @@ def initial_model(recipe: Recipe, seed: int) -> LoadedClip:
 
 
 def clean_model(
-    recipe: Recipe, start: LoadedClip, sources: Sources, seed: int, progress: Progress
+    recipe: Recipe,
+    start: LoadedClip,
+    sources: Sources,
+    seed: int,
+    progress: Progress,
+    device: str = "cpu",
 ) -> LoadedClip:
     """The clean CLIP of a recipe, from the cache or trained from random weights."""
     seed = recipe.seed_of_clean(seed)
@@ -55,11 +60,18 @@ def clean_model(
         "seed": seed,
     }
     config = replace(recipe.clean, seed=seed)
-    return _cached("clean", made_of, start, lambda: sources.pairs("clean"), config, progress)
+    return _cached(
+        "clean", made_of, start, lambda: sources.pairs("clean"), config, progress, device
+    )
 
 
 def victim_model(
-    recipe: Recipe, sources: Sources, clean: LoadedClip, seed: int, progress: Progress
+    recipe: Recipe,
+    sources: Sources,
+    clean: LoadedClip,
+    seed: int,
+    progress: Progress,
+    device: str = "cpu",
 ) -> LoadedClip:
     """The clean CLIP fine-tuned on poisoned pairs, from the cache or trained."""
     attack = recipe.attack
@@ -84,7 +96,7 @@ def victim_model(
         )
 
     config = replace(attack.training, seed=seed)
-    return _cached("victim", made_of, clean, poisoned, config, progress)
+    return _cached("victim", made_of, clean, poisoned, config, progress, device)
 
 
 def _cached(
@@ -94,6 +106,7 @@ def _cached(
     pairs: Callable[[], PairSet],
     config: TrainingConfig,
     progress: Progress,
+    device: str,
 ) -> LoadedClip:
     """The model that ``made_of`` describes: loaded, or trained from ``start``, or resumed."""
     text = json.dumps({"role": role, "version": __version__, **made_of}, sort_keys=True)
@@ -102,7 +115,7 @@ def _cached(
     if not path.is_file():
         resume = path.with_suffix(".resume")
         trained = replace(start, model=copy.deepcopy(start.model))
-        classifier = zero_shot_classifier(trained, ("this", "that"), ("{}",))
+        classifier = zero_shot_classifier(trained, ("this", "that"), ("{}",), device)
         train_contrastive(
             classifier, pairs(), config, resume_path=resume, report=progress(f"train {role}")
         )

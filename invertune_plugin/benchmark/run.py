@@ -145,8 +145,8 @@ def run_recipe(
     """
     start = initial_model(recipe, seed)
     sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
-    clean = clean_model(recipe, start, sources, seed, progress)
-    loaded = victim_model(recipe, sources, clean, seed, progress)
+    clean = clean_model(recipe, start, sources, seed, progress, device)
+    loaded = victim_model(recipe, sources, clean, seed, progress, device)
     names, templates = sources.class_names, sources.templates
     models = {
         "clean": zero_shot_classifier(clean, names, templates, device),
