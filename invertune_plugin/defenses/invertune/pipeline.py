@@ -39,8 +39,8 @@ class InverTuneConfig:
         least_images: fewer are refused.
         held_back: share of them that judges triggers and repairs and is not fitted to.
         tries: most candidates that are inverted.
-        second_opinion: where the target is uncertain, two candidates are inverted, and the smaller
-            trigger must cover at most this share of the other's area.
+        second_opinion: where the target is uncertain, all candidates are inverted, and the smallest
+            trigger must cover at most this share of the next one's area.
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -50,7 +50,7 @@ class InverTuneConfig:
     least_images: int = 64
     held_back: float = 0.25
     tries: int = 2
-    second_opinion: float = 0.6
+    second_opinion: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse settings that leave a step without images or candidates."""
@@ -153,15 +153,15 @@ def _invert(
     """Invert candidates in rank order until one is accepted; the accepted one comes last."""
     inversions: list[InversionResult] = []
     uncertain = target.stage.outcome is Outcome.UNCERTAIN
-    for candidate in target.candidates[: 2 if uncertain else config.tries]:
+    for candidate in target.candidates[: None if uncertain else config.tries]:
         found = invert_trigger(suspect, images, held_back, candidate.label, config.inversion, seed)
         inversions.append(found)
         if found.stage.outcome is Outcome.OK and not uncertain:
             return found.stage, inversions
     if not uncertain:
         return inversions[0].stage, inversions
-    small, large = sorted(inversions[:2], key=lambda inversion: inversion.area)
-    return _second_opinion(small, large, config.second_opinion), [large, small]
+    inversions.sort(key=lambda inversion: inversion.area, reverse=True)
+    return _second_opinion(inversions[-1], inversions[-2], config.second_opinion), inversions
 
 
 def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
@@ -170,8 +170,8 @@ def _second_opinion(small: InversionResult, large: InversionResult, share: float
     if small.stage.outcome is not Outcome.OK or ratio <= share:
         return replace(small.stage, evidence=evidence)
     reason = (
-        "The target was uncertain, and of its two candidates the smaller trigger covers "
-        f"{ratio:.2f} of the other's area; at most {share:.2f} would tell a backdoor."
+        f"The target was uncertain, and the smallest trigger of the candidates covers {ratio:.2f} "
+        f"of the next one's area; at most {share:.2f} would tell a backdoor."
     )
     return Stage("inversion", Outcome.REJECTED, reason, evidence)
 

@@ -2,9 +2,10 @@
 
 Published (InverTune, step 1): a universal adversarial perturbation shifts the predictions of clean
 images, and the class that gains most is the target. On small models every perturbation drains into
-a natural sink class, backdoor or not. So the classes that gain are only candidates here; each is
-then measured by the smallest universal perturbation that reaches it, and a backdoor is claimed only
-where one class is much cheaper than the next.
+a natural sink class, backdoor or not. So the classes that gain most (in mean log-probability, which
+also ranks those behind the sink) are only candidates here; each is then measured by the smallest
+universal perturbation that reaches it, and a backdoor is claimed only where one class is much
+cheaper than the next.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class TargetConfig:
     Attributes:
         variant: ``measured`` (candidates compared by the cost of reaching them) or ``published``
             (the class that gains most is the target).
-        candidates: classes that are measured, the ones that gain most first.
+        candidates: classes that are measured, those whose log-probability gains most.
         epsilon: bound of the shifting perturbation (l-infinity, in [0, 1]).
         shift_steps: Adam updates of it.
         cost_steps: Adam updates per measured class.
@@ -91,15 +92,17 @@ def find_target(suspect: Any, images: Tensor, config: TargetConfig, seed: int = 
         config: the search.
         seed: of starts and batches.
     """
-    shift = prediction_shift(suspect, images, config, seed)
-    order = shift.argsort(descending=True).tolist()
-    if config.variant == "published":
+    shift, gain = prediction_shift(suspect, images, config, seed)
+    by_shift = config.variant == "published"
+    order = (shift if by_shift else gain).argsort(descending=True).tolist()
+    if by_shift:
         found = [Candidate(y, suspect.class_names[y], float(shift[y])) for y in order]
         return TargetResult(found, _published_stage(found))
     found = []
     for label in order[: config.candidates]:
         delta = targeted_perturbation(suspect, images, label, config, seed)
-        reached = float((_predict(suspect, images[:512], delta) == label).float().mean())
+        moved = _log_probabilities(suspect, images[:512], delta).argmax(1)
+        reached = float((moved == label).float().mean())
         cost = float(delta.square().mean().sqrt())
         name = suspect.class_names[label]
         found.append(Candidate(label, name, float(shift[label]), cost, reached))
@@ -107,12 +110,19 @@ def find_target(suspect: Any, images: Tensor, config: TargetConfig, seed: int = 
     return TargetResult(found, _measured_stage(found, config))
 
 
-def prediction_shift(suspect: Any, images: Tensor, config: TargetConfig, seed: int) -> Tensor:
-    """P_adv - P_clean per class, ``[K]``, under one untargeted universal perturbation."""
+def prediction_shift(
+    suspect: Any, images: Tensor, config: TargetConfig, seed: int
+) -> tuple[Tensor, Tensor]:
+    """What one untargeted universal perturbation does to the predictions.
+
+    Returns:
+        P_adv - P_clean per class, ``[K]``, and the gain in mean log-probability, ``[K]``.
+    """
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand((1, *images.shape[1:]), generator=generator) * 2 - 1
     delta = (start * config.epsilon).to(images.device).requires_grad_()
-    clean = _predict(suspect, images, torch.zeros_like(delta))
+    before = _log_probabilities(suspect, images, torch.zeros_like(delta))
+    clean = before.argmax(1)
     optimizer = torch.optim.Adam([delta], lr=config.epsilon / 5)
     for _ in range(config.shift_steps):
         batch = torch.randint(len(images), (2 * config.batch_size,), generator=generator)
@@ -122,10 +132,10 @@ def prediction_shift(suspect: Any, images: Tensor, config: TargetConfig, seed: i
         loss.backward()
         optimizer.step()
         delta.data.clamp_(-config.epsilon, config.epsilon)
-    moved = _predict(suspect, images, delta.detach())
+    after = _log_probabilities(suspect, images, delta.detach())
     count = len(suspect.class_names)
-    gained = moved.bincount(minlength=count) - clean.bincount(minlength=count)
-    return gained.cpu().float() / len(images)
+    gained = after.argmax(1).bincount(minlength=count) - clean.bincount(minlength=count)
+    return gained.cpu().float() / len(images), (after - before).mean(0).cpu()
 
 
 def targeted_perturbation(
@@ -149,10 +159,9 @@ def targeted_perturbation(
 
 
 @torch.no_grad()
-def _predict(suspect: Any, images: Tensor, delta: Tensor) -> Tensor:
+def _log_probabilities(suspect: Any, images: Tensor, delta: Tensor) -> Tensor:
     batches = (to_unit(part) for part in images.split(128))
-    parts = [suspect((part + delta).clamp(0, 1)).argmax(1) for part in batches]
-    return torch.cat(parts)
+    return torch.cat([suspect((part + delta).clamp(0, 1)).log_softmax(1) for part in batches])
 
 
 def _published_stage(found: list[Candidate]) -> Stage:
