@@ -175,10 +175,11 @@ def test_only_so_many_candidates_are_tried_in_rank_order(
 def test_an_uncertain_target_asks_for_a_second_opinion(
     play: Play, small: int, large: int, tries: int
 ) -> None:
-    """Both candidates are inverted, and the much smaller trigger is believed."""
+    """All candidates are inverted, and the much smaller trigger is believed."""
     script = play(target=UNCERTAIN, inversions={small: (OK, 0.05), large: (OK, 0.1)})
     found = repair(config=replace(CONFIG, tries=tries))
-    assert script.asked[1:] == [("inversion", 2), ("inversion", 0), ("tuning", small)]
+    inverted = [("inversion", label) for label in (2, 0, 3, 1)]
+    assert script.asked[1:] == [*inverted, ("tuning", small)]
     assert found.found_label == small
     assert found.inversions[-1].label == small
     assert outcomes(found) == [("target", UNCERTAIN), ("inversion", OK), ("tuning", OK)]
@@ -196,7 +197,7 @@ def test_two_triggers_of_like_size_tell_no_backdoor(play: Play) -> None:
     found = repair()
     assert ("tuning", 2) not in script.asked
     assert outcomes(found) == [("target", UNCERTAIN), ("inversion", REJECTED)]
-    assert "covers 0.70 of the other's area; at most 0.60" in found.stages[-1].reason
+    assert "covers 0.70 of the next one's area; at most 0.50" in found.stages[-1].reason
     assert found.classifier is None
 
 
@@ -209,10 +210,10 @@ def test_a_small_trigger_that_fails_tells_no_backdoor(play: Play) -> None:
 
 
 def test_the_reason_of_a_failed_small_trigger_is_not_its_area(play: Play) -> None:
-    """0.10 is no more than 0.60, so that the areas cannot be what speaks against a backdoor."""
+    """0.10 is no more than 0.50, so that the areas cannot be what speaks against a backdoor."""
     play(target=UNCERTAIN, inversions={2: (REJECTED, 0.01), 0: (OK, 0.1)})
     reason = repair().stages[-1].reason
-    assert "at most 0.60 would tell a backdoor" not in reason
+    assert "at most 0.50 would tell a backdoor" not in reason
 
 
 def test_a_failed_repair_gives_no_model(play: Play) -> None:
