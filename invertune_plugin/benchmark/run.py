@@ -57,7 +57,8 @@ class Experiment:
 
     def rows(self) -> list[dict[str, Any]]:
         """Flat result rows: the repaired victim per test set, the bare victim, the clean model."""
-        rows = [self._row(test, "invertune", "repaired", "rebound") for test in self.tests]
+        done = self._repair_fields(self.repair, self.models["victim"])
+        rows = [self._row(test, "invertune", "repaired", "rebound") | done for test in self.tests]
         rows += [self._row(test, "none", "victim", "victim-rebound") for test in self.tests]
         rows.append(self._clean_row())
         return rows
@@ -78,8 +79,6 @@ class Experiment:
             if (again := self.rate(stressed, test)) is not None:
                 row |= rate_fields(f"asr_rebound{name}", again.asr)
                 row |= rate_fields(f"ca_rebound{name}", again.ca)
-        if defense == "invertune":
-            row |= self._repair_fields(self.repair, self.models["victim"])
         return row
 
     def _clean_row(self) -> dict[str, Any]:
