@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from invertune_plugin import cli
@@ -105,11 +106,13 @@ def test_a_second_run_takes_the_models_from_the_cache(
 def test_repair_and_evaluate_a_checkpoint_of_ones_own(victim: Path, folders: Path) -> None:
     options = ["--classes", folders / "classes.txt", "--templates", "a photo of a {}."]
     options += ["--device", "cpu"]
+    settings = folders / "settings.yaml"
+    settings.write_text(yaml.safe_dump(yaml.safe_load(SMALL.read_text())["defence"]))
     attack = ["--trigger", folders / "trigger.yaml", "--target", "star"]
     out = folders / "repaired"
     invertune(
         "repair", victim, "--images", folders / "clean", "--test", folders / "test", "--out", out,
-        *options, *attack,
+        "--config", settings, *options, *attack,
     )  # fmt: skip
     row = json.loads((out / "result.json").read_text())["rows"][0]
     assert row["found_target"] == "star"
