@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from invertune_plugin import cli
 from invertune_plugin.adapters.open_clip import load_clip
 from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
+from invertune_plugin.benchmark import models
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import PARTS, build_sources
 from invertune_plugin.checkpoints import read_card
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SMALL = Path(__file__).parent / "small.yaml"
 
 
 def invertune(*words: object) -> None:
@@ -29,11 +28,11 @@ def invertune(*words: object) -> None:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the small recipe, with its models in the folder ``cache``."""
+    """A run of the demo, with its models in the folder ``cache``."""
     folder = tmp_path_factory.mktemp("lab")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INVERTUNE_CACHE", str(folder / "cache"))
-        invertune("run", SMALL, "--out", folder / "out", "--device", "cpu")
+        invertune("run", "demo", "--out", folder / "out", "--device", "cpu")
     return folder
 
 
@@ -45,12 +44,12 @@ def victim(lab: Path) -> Path:
 @pytest.fixture(scope="module")
 def folders(lab: Path) -> Path:
     """Unlabelled clean images and labelled test images as PNG files, and a class file."""
-    for i, (image, _) in enumerate(zip(*_scenes(300, 901), strict=True)):
+    for i, (image, _) in enumerate(zip(*_scenes(1000, 901), strict=True)):
         _save(image, lab / "clean" / f"{i:04}.png")
     for i, (image, label) in enumerate(zip(*_scenes(300, 902), strict=True)):
         _save(image, lab / "test" / SHAPES[label] / f"{i:04}.png")
     (lab / "classes.txt").write_text("\n".join(SHAPES))
-    trigger = json.dumps({"kind": "patch", "size": 5})
+    trigger = json.dumps({"kind": "patch", "size": 4})
     (lab / "trigger.yaml").write_text(trigger)
     return lab
 
@@ -69,13 +68,13 @@ def _save(image: Image.Image, path: Path) -> None:
 def test_the_backdoor_is_found_and_removed_and_the_clean_model_left_alone(lab: Path) -> None:
     rows = json.loads((lab / "out" / "result.json").read_text())["rows"]
     row = next(r for r in rows if r["defense"] == "invertune" and r["data"] == "shapes")
-    assert row["asr_before"] > 0.8
-    assert row["ca_before"] > 0.8
+    assert row["asr_before"] >= 0.9
+    assert row["ca_before"] >= 0.9
     assert row["found_target"] == row["target"] == "star"
     assert row["outcome"] == "ok"
-    assert row["asr_after"] < 0.15
-    assert row["ca_after"] > row["ca_before"] - 0.06
-    assert row["asr_clean"] < 0.15
+    assert row["asr_after"] <= 0.05
+    assert row["ca_after"] >= row["ca_before"] - 0.03
+    assert row["asr_clean"] <= 0.05
     clean = next(r for r in rows if r["attack"] == "none")
     assert clean["outcome"] == "rejected"
     assert clean["false_alarm"] is False
@@ -92,27 +91,24 @@ def test_a_second_run_takes_the_models_from_the_cache(
     lab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INVERTUNE_CACHE", str(lab / "cache"))
-    before = {p: p.stat().st_mtime_ns for p in (lab / "cache").rglob("*.safetensors")}
-    invertune("run", SMALL, "--out", lab / "again", "--device", "cpu")
-    assert {p: p.stat().st_mtime_ns for p in (lab / "cache").rglob("*.safetensors")} == before
-    first, second = (
-        json.loads((lab / name / "result.json").read_text())["rows"] for name in ("out", "again")
-    )
-    steady = ("ca_before", "ca_after", "asr_before", "asr_after", "asr_rebound", "found_target")
-    for one, other in zip(first, second, strict=True):
-        assert [one.get(name) for name in steady] == [other.get(name) for name in steady]
+    monkeypatch.setattr(models, "train_contrastive", None)
+    recipe = load_recipe("demo")
+    start = models.initial_model(recipe, 0)
+    sources = build_sources(recipe.data, start.image_size, seed=0, clean_seed=0)
+    clean = models.clean_model(recipe, start, sources, 0, lambda _: print)
+    victim = models.victim_model(recipe, sources, clean, 0, lambda _: print)
+    kept = {str(path) for path in (lab / "cache" / "models").iterdir()}
+    assert kept == {clean.source, victim.source}
 
 
 def test_repair_and_evaluate_a_checkpoint_of_ones_own(victim: Path, folders: Path) -> None:
     options = ["--classes", folders / "classes.txt", "--templates", "a photo of a {}."]
     options += ["--device", "cpu"]
-    settings = folders / "settings.yaml"
-    settings.write_text(yaml.safe_dump(yaml.safe_load(SMALL.read_text())["defence"]))
     attack = ["--trigger", folders / "trigger.yaml", "--target", "star"]
     out = folders / "repaired"
     invertune(
         "repair", victim, "--images", folders / "clean", "--test", folders / "test", "--out", out,
-        "--config", settings, *options, *attack,
+        *options, *attack,
     )  # fmt: skip
     row = json.loads((out / "result.json").read_text())["rows"][0]
     assert row["found_target"] == "star"
@@ -142,7 +138,7 @@ def test_the_readme_shows_code_that_runs(
         ('"imagenet"', '"classes.txt"'),
         ('"clean_images"', '"clean"'),
         ('"labelled"', '"test"'),
-        ("size=16", "size=5"),
+        ("size=16", "size=4"),
         ('"banana"', '"star"'),
     ):
         assert shown in code
@@ -155,7 +151,7 @@ def test_the_readme_shows_code_that_runs(
 
 
 def test_attack_defence_and_evaluation_share_no_image() -> None:
-    sources = build_sources(load_recipe(SMALL).data, 32, seed=0, clean_seed=0)
+    sources = build_sources(load_recipe("demo").data, 32, seed=0, clean_seed=0)
     sets = [sources.pairs(part) for part in PARTS] + [test.images for test in sources.tests()]
     keys = [{dataset.content_key(i) for i in range(len(dataset))} for dataset in sets]
     assert len(set().union(*keys)) == sum(len(some) for some in keys)
