@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ def repair_checkpoint(job: RepairJob) -> int:
     before = rates(classifier, test, attack) if test else {}
     after = rates(repair.classifier, test, attack) if test and repair.classifier else {}
     row = _row(job, suspect, repair, before, after, skipped)
-    _write(job, suspect, images, attack, repair, before, after, record(_command(job), [row]))
+    result = record(_command(job), [row])
+    _write(job, config, suspect, images, attack, repair, before, after, result)
     _print(job, repair, before, after)
     return 1 if repair.outcome is Outcome.FAILED else 0
 
@@ -125,6 +126,7 @@ def _row(
 
 def _write(
     job: RepairJob,
+    config: InverTuneConfig,
     suspect: Suspect,
     images: ImageSet,
     attack: Attack | None,
@@ -139,7 +141,7 @@ def _write(
             "repaired_by": "InverTune",
             "found_target": result["rows"][0]["found_target"],
             "seed": job.seed,
-            "settings": repr(job.config or "defaults"),
+            "settings": asdict(config),
             "versions": versions(),
         }
         fixed = replace(suspect.loaded, model=repair.classifier.clip.cpu())

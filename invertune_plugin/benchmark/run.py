@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
+from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.benchmark.models import Progress, clean_model, initial_model, victim_model
 from invertune_plugin.benchmark.rebound import fine_tuned
 from invertune_plugin.benchmark.recipe import Recipe
@@ -37,7 +37,6 @@ class Experiment:
         recipe: what was run.
         seed: of attack and defence.
         tests: evaluation sets, the main one first.
-        loaded: the victim with its tokenizer and preprocessing, for saving.
         models: classifiers by role: ``clean``, ``victim``, ``repaired`` and, where benign
             fine-tuning was asked for, ``rebound`` and ``rebound-without-target`` (of the repaired
             model) and ``victim-rebound``.
@@ -50,7 +49,6 @@ class Experiment:
     seed: int
     tests: list[TestSet]
     models: dict[str, ZeroShotClassifier]
-    loaded: LoadedClip
     repair: Repair
     clean_repair: Repair
     measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
@@ -166,7 +164,7 @@ def run_recipe(
                     models[name] = fine_tuned(
                         models[source], recipe, sources, seed, without_target=without, report=report
                     )
-    found = Experiment(recipe, seed, sources.tests(), models, loaded, repair, clean_repair)
+    found = Experiment(recipe, seed, sources.tests(), models, repair, clean_repair)
     for test in found.tests:
         for role, model in models.items():
             found.measured[role, test.name] = measure(model, test, recipe)
