@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from invertune_plugin.data import Captions, PairSet, to_unit
 from invertune_plugin.errors import InputError
-from invertune_plugin.zero_shot import Tokenizer, ZeroShotClassifier
+from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
 MAX_LOGIT_SCALE = math.log(100)
+KEPT_CAPTIONS = 200_000
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,19 @@ def train_contrastive(
         )
     clip = classifier.clip
     _freeze(clip, config.freeze)
-    optimizer = torch.optim.AdamW(_parameter_groups(clip, config), lr=config.learning_rate)
+    groups = _parameter_groups(clip, config)
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     per_epoch = len(pairs) // config.batch_size or 1
     steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(steps, config.warmup))
     done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=schedule)
     device = accelerator.device
     classifier.to(device)
+
+    @lru_cache(maxsize=KEPT_CAPTIONS)
+    def tokens_of(caption: str) -> Tensor:
+        return classifier.tokenizer([caption])[0]
+
     model, optimizer = accelerator.prepare(clip, optimizer)
     model.train()
     if config.freeze == "image":
@@ -105,7 +113,7 @@ def train_contrastive(
         for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
             pixels = to_unit(_augment(images, config, done, accelerator).to(device))
             inputs = (pixels - classifier.mean) / classifier.std
-            loss = _loss(model, inputs, captions, classifier.tokenizer, accelerator)
+            loss = _loss(model, inputs, captions, tokens_of, accelerator)
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
@@ -146,7 +154,7 @@ def _loss(
     model: Any,
     images: Tensor,
     captions: list[str],
-    tokenizer: Tokenizer,
+    tokens_of: Callable[[str], Tensor],
     accelerator: Accelerator,
 ) -> Tensor:
     """Loss of a batch that is shared between processes; each distinct text is encoded once."""
@@ -155,7 +163,7 @@ def _loss(
         captions = gather_object(captions)
     place = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
     owners = torch.tensor([place[caption] for caption in captions], device=images.device)
-    tokens = tokenizer(list(place)).to(images.device)
+    tokens = torch.stack([tokens_of(caption) for caption in place]).to(images.device)
     share = -(-len(tokens) // processes)
     mine = torch.arange(rank * share, (rank + 1) * share) % len(tokens)
     image_features, text_features, scale = model(images, tokens[mine])[:3]

@@ -17,8 +17,9 @@ from invertune_plugin.defenses.invertune.inversion import (
     InversionResult,
     invert_trigger,
 )
+from invertune_plugin.defenses.invertune.rounds import tune_in_rounds
 from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
-from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult, tune
+from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import frozen
 from invertune_plugin.outcome import Outcome, Stage
@@ -40,7 +41,7 @@ class InverTuneConfig:
         held_back: share of them that judges triggers and repairs and is not fitted to.
         tries: most candidates that are inverted.
         second_opinion: where the target is uncertain, all candidates are inverted, and the smallest
-            trigger must cover at most this share of the next one's area.
+            accepted trigger must cover at most this share of the next one's area.
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -133,8 +134,8 @@ def repair_classifier(
             return repair
         found = repair.inversions[-1]
         with _stage(repair, suspect, "tuning", say):
-            repair.tuning = tune(
-                suspect, images, held_back, found.trigger, found.label, config.tuning, seed
+            repair.tuning = tune_in_rounds(
+                suspect, images, held_back, found, config.inversion, config.tuning, seed
             )
             repair.stages.append(repair.tuning.stage)
     if repair.outcome is Outcome.OK:
@@ -160,14 +161,21 @@ def _invert(
             return found.stage, inversions
     if not uncertain:
         return inversions[0].stage, inversions
-    inversions.sort(key=lambda inversion: inversion.area, reverse=True)
+    inversions.sort(key=_accepted_area, reverse=True)
     return _second_opinion(inversions[-1], inversions[-2], config.second_opinion), inversions
 
 
+def _accepted_area(inversion: InversionResult) -> float:
+    """Area of an accepted trigger; where none was accepted, no small one leads to the class."""
+    return inversion.area if inversion.stage.outcome is Outcome.OK else float("inf")
+
+
 def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
-    ratio = small.area / max(large.area, 1e-9)
+    if small.stage.outcome is not Outcome.OK:
+        return small.stage
+    ratio = small.area / max(_accepted_area(large), 1e-9)
     evidence = {**small.stage.evidence, "area_ratio": ratio}
-    if small.stage.outcome is not Outcome.OK or ratio <= share:
+    if ratio <= share:
         return replace(small.stage, evidence=evidence)
     reason = (
         f"The target was uncertain, and the smallest trigger of the candidates covers {ratio:.2f} "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
 from invertune_plugin.data import to_unit
-from invertune_plugin.defenses.invertune.inversion import success
+from invertune_plugin.defenses.invertune.inversion import InversionResult, success
 from invertune_plugin.defenses.invertune.units import CriticalUnits, Rule, critical_units
+from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.triggers import Trigger
@@ -25,22 +27,29 @@ class TuningConfig:
 
     Attributes:
         units: ``measured`` or ``published`` choice of stages and units.
-        steps: AdamW updates.
+        rounds: times that a trigger is inverted and tuned away; the paper has 1. See ``rounds``.
+        steps: AdamW updates per round.
         learning_rate: at the start; falls to zero along a cosine.
         batch_size: clean images per update.
         preserve_weight: the paper's beta: keeps the similarities of clean images to all texts.
         most_asr: an inverted trigger that still succeeds more often has not been removed.
-        least_agreement: share of clean images that must be read as before. Weak models on many
-            classes change their reading easily without losing accuracy.
+        least_agreement: share of clean images that must be read as before, each weighted by the
+            suspect's confidence: weak models change unsure readings without losing accuracy.
     """
 
     units: Rule = "measured"
-    steps: int = 150
+    rounds: int = 2
+    steps: int = 100
     learning_rate: float = 1e-3
     batch_size: int = 64
-    preserve_weight: float = 0.5
+    preserve_weight: float = 1.0
     most_asr: float = 0.1
     least_agreement: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuse to repair in no round."""
+        if self.rounds < 1:
+            raise InputError(f"Expected one or more rounds of tuning, got {self.rounds}.")
 
 
 @dataclass(frozen=True)
@@ -52,24 +61,27 @@ class TuningResult:
         units: critical stages and units.
         losses: loss after each update.
         stage: outcome and evidence.
+        again: triggers inverted on the repaired model, one per further round.
     """
 
     classifier: Any
     units: CriticalUnits
     losses: list[float]
     stage: Stage
+    again: list[InversionResult] = field(default_factory=list)
 
 
 def tune(
     suspect: Any,
     images: Tensor,
     held_back: Tensor,
-    trigger: Trigger,
+    triggers: Sequence[Trigger],
     label: int,
     config: TuningConfig,
     seed: int = 0,
+    start: Any = None,
 ) -> TuningResult:
-    """Repair a copy of the suspect.
+    """Repair a copy of the suspect in one round.
 
     Activations of triggered images in the critical stages are pulled to the suspect's activations
     of the same clean images, while the similarities of clean images to all class texts stay.
@@ -79,15 +91,19 @@ def tune(
         suspect: the classifier with the backdoor; frozen, in eval mode.
         images: clean images, ``uint8 [N, 3, H, W]``.
         held_back: clean images to judge the repair by, ``uint8 [M, 3, H, W]``.
-        trigger: the inverted trigger.
-        label: the class it leads to.
+        triggers: inverted triggers, each put on an equal share of every batch; the last one tells
+            the critical units.
+        label: the class they lead to.
         config: the tuning.
         seed: of the batches.
+        start: the model to go on from, where an earlier round has repaired one; the suspect still
+            says what clean images should look like.
     """
     generator = torch.Generator().manual_seed(seed)
     first = torch.randperm(len(images), generator=generator)[: 4 * config.batch_size]
-    units = critical_units(suspect, to_unit(images[first]), trigger, config.units)
-    repaired = copy.deepcopy(suspect)
+    start = suspect if start is None else start
+    units = critical_units(start, to_unit(images[first]), triggers[-1], config.units)
+    repaired = copy.deepcopy(start)
     freed, masks = _free(repaired, units)
     optimizer = torch.optim.AdamW(freed, lr=config.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
@@ -102,7 +118,7 @@ def tune(
         with torch.no_grad(), activations(before) as kept:
             kept_logits = suspect(batch)
         with activations(after) as seen:
-            logits = repaired(torch.cat([batch, trigger(batch)]))
+            logits = repaired(torch.cat([batch, _triggered(batch, triggers)]))
         align = alignment(seen, kept, units)
         preserve = divergence(logits[: len(batch)], kept_logits)
         loss = align + config.preserve_weight * preserve
@@ -116,8 +132,14 @@ def tune(
     for parameter in repaired.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
-    stage = _judge(suspect, repaired, held_back, trigger, label, config)
+    stage = _judge(suspect, repaired, held_back, triggers[0], label, config)
     return TuningResult(repaired, units, losses, stage)
+
+
+def _triggered(batch: Tensor, triggers: Sequence[Trigger]) -> Tensor:
+    """An equal share of a batch with each trigger."""
+    shares = batch.tensor_split(len(triggers))
+    return torch.cat([trigger(share) for trigger, share in zip(triggers, shares, strict=True)])
 
 
 def alignment(seen: dict[str, Tensor], kept: dict[str, Tensor], units: CriticalUnits) -> Tensor:
@@ -168,18 +190,26 @@ def _judge(
     config: TuningConfig,
 ) -> Stage:
     asr = success(repaired, images, trigger, label)
-    parts = [to_unit(part) for part in images.split(128)]
-    same = torch.cat([repaired(part).argmax(1) == suspect(part).argmax(1) for part in parts])
-    agreement = float(same.float().mean())
-    evidence = {"inverted_asr": asr, "agreement": agreement}
+    agreed = _agreement(suspect, repaired, images)
+    evidence = {"inverted_asr": asr, "agreement": agreed}
     told = (
-        f"The inverted trigger now succeeds on {asr:.1%}, and {agreement:.1%} of clean images are "
-        "read as before"
+        f"The inverted trigger now succeeds on {asr:.1%}, and clean images are read as before "
+        f"with {agreed:.1%} of the confidence"
     )
     if asr > config.most_asr:
         reason = f"{told}; at most {config.most_asr:.0%} success was expected."
         return Stage("tuning", Outcome.FAILED, reason, evidence)
-    if agreement < config.least_agreement:
+    if agreed < config.least_agreement:
         reason = f"{told}; at least {config.least_agreement:.0%} was expected."
         return Stage("tuning", Outcome.FAILED, reason, evidence)
     return Stage("tuning", Outcome.OK, f"{told}.", evidence)
+
+
+def _agreement(suspect: Any, repaired: Any, images: Tensor) -> float:
+    """Share of images that are read as before, weighted by the suspect's confidence."""
+    kept = total = 0.0
+    for part in (to_unit(part) for part in images.split(128)):
+        confidence, before = suspect(part).softmax(1).max(1)
+        kept += float(confidence[repaired(part).argmax(1) == before].sum())
+        total += float(confidence.sum())
+    return kept / max(total, 1e-12)

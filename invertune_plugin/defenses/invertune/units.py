@@ -38,6 +38,14 @@ class CriticalUnits:
     aligned: dict[str, Tensor]
     channels: dict[str, Tensor]
 
+    def joined(self, other: CriticalUnits) -> CriticalUnits:
+        """The units of two rounds together; scores are those of the first."""
+        return CriticalUnits(
+            self.scores,
+            _union(self.aligned, other.aligned),
+            _union(self.channels, other.channels),
+        )
+
     def tuned(self) -> dict[str, tuple[int, int]]:
         """Tuned and all channels per critical stage."""
         return {
@@ -113,6 +121,12 @@ def most_energy(change: Tensor) -> Tensor:
     chosen = torch.zeros_like(energy, dtype=torch.bool)
     chosen[order[: int((carried < ENERGY).sum()) + 1]] = True
     return chosen.view(change.shape) & (change > 0)
+
+
+def _union(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Masks that hold the units of either, by name."""
+    shared = {name: first[name] | second[name] for name in first.keys() & second.keys()}
+    return {**first, **second, **shared}
 
 
 def _means(
