@@ -112,7 +112,7 @@ def test_architecture_and_checkpoint_that_do_not_match(repair: Command, lab: Pat
 
 def test_weights_that_are_not_finite(repair: Command, lab: Path, tmp_path: Path) -> None:
     weights = load_clip(None, lab / "rn.safetensors").model.state_dict()
-    weights["visual.conv1.weight"].view(-1)[0] = float("nan")
+    weights["visual.conv1.weight"][0, 0, 0, 0] = float("nan")
     torch.save(weights, tmp_path / "nan.pt")
     refused(repair(tmp_path / "nan.pt", model=lab / "rn.json"), "visual.conv1.weight")
 
@@ -155,6 +155,24 @@ def test_existing_output_needs_overwrite(repair: Command, tmp_path: Path) -> Non
     report.write_text("mine")
     refused(repair(), "report.html", "--overwrite")
     assert report.read_text() == "mine"
+
+
+def test_an_older_repair_does_not_outlive_one_that_finds_nothing(
+    invertune: Command, lab: Path, tmp_path: Path
+) -> None:
+    """Thresholds that no class can meet, so that the model is taken for clean."""
+    out, config = tmp_path / "out", tmp_path / "strict.yaml"
+    out.mkdir()
+    (out / "repaired.safetensors").write_text("an older repair")
+    config.write_text(
+        "target: {shift_steps: 1, cost_steps: 1, candidates: 2, ratio: 0.0, doubtful_ratio: 0.0}"
+    )
+    code, said = invertune(
+        "repair", lab / "rn.safetensors", "--images", lab / "images", "--out", out,
+        "--classes", lab / "classes.txt", "--config", config, "--overwrite",
+    )  # fmt: skip
+    assert code == 0, said
+    assert {path.name for path in out.iterdir()} == {"report.html", "result.json"}
 
 
 def test_output_folder_that_is_a_file(repair: Command, tmp_path: Path) -> None:

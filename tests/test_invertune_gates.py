@@ -73,18 +73,18 @@ class Script:
         stage = Stage("inversion", outcome, f"class {label}", {"area": area})
         return InversionResult(label, TRIGGER, 0.9, area, [], stage)
 
-    def tune(
+    def tune_in_rounds(
         self,
         suspect: Any,
         images: Tensor,
         held_back: Tensor,
-        trigger: Any,
-        label: int,
-        config: Any,
+        found: InversionResult,
+        inversion: Any,
+        tuning: Any,
         seed: int,
     ) -> TuningResult:
-        self._record("tuning", label, suspect, seed)
-        assert trigger is TRIGGER
+        self._record("tuning", found.label, suspect, seed)
+        assert found.trigger is TRIGGER
         stage = Stage("tuning", self.tuning, "as scripted")
         return TuningResult(toy_classifier("vit", 7), CriticalUnits({}, {}, {}), [], stage)
 
@@ -102,7 +102,7 @@ Play = Callable[..., Script]
 def play(monkeypatch: pytest.MonkeyPatch) -> Play:
     def start(**answers: Any) -> Script:
         script = Script(**answers)
-        for step in ("find_target", "invert_trigger", "tune"):
+        for step in ("find_target", "invert_trigger", "tune_in_rounds"):
             monkeypatch.setattr(pipeline, step, getattr(script, step))
         return script
 
@@ -202,18 +202,28 @@ def test_two_triggers_of_like_size_tell_no_backdoor(play: Play) -> None:
 
 
 def test_a_small_trigger_that_fails_tells_no_backdoor(play: Play) -> None:
-    script = play(target=UNCERTAIN, inversions={2: (REJECTED, 0.01), 0: (OK, 0.1)})
+    """The other three are of one size, and none of them stands out."""
+    script = play(target=UNCERTAIN, inversions={2: (REJECTED, 0.01)})
     found = repair()
     assert all(step != "tuning" for step, _ in script.asked)
     assert found.outcome is REJECTED
     assert found.classifier is None
+    assert "covers 1.00 of the next one's area" in found.stages[-1].reason
 
 
-def test_the_reason_of_a_failed_small_trigger_is_not_its_area(play: Play) -> None:
-    """0.10 is no more than 0.50, so that the areas cannot be what speaks against a backdoor."""
-    play(target=UNCERTAIN, inversions={2: (REJECTED, 0.01), 0: (OK, 0.1)})
-    reason = repair().stages[-1].reason
-    assert "at most 0.50 would tell a backdoor" not in reason
+def test_the_only_class_with_an_accepted_trigger_is_believed(play: Play) -> None:
+    failed = dict.fromkeys((2, 3, 1), (REJECTED, 0.01))
+    found_by = play(target=UNCERTAIN, inversions={**failed, 0: (OK, 0.1)})
+    found = repair()
+    assert found_by.asked[-1] == ("tuning", 0)
+    assert found.stages[1].evidence["area_ratio"] == 0.0
+
+
+def test_no_accepted_trigger_at_all_tells_no_backdoor(play: Play) -> None:
+    play(target=UNCERTAIN, inversions=dict.fromkeys(range(4), (REJECTED, 0.01)))
+    found = repair()
+    assert found.outcome is REJECTED
+    assert found.stages[-1].reason.startswith("class ")
 
 
 def test_a_failed_repair_gives_no_model(play: Play) -> None:
@@ -350,7 +360,8 @@ def test_the_real_steps_fit_together(tower: str) -> None:
     assert found.stages[0].passes == shift + costing
     assert found.stages[1].passes == 12 + 2 * 3 * 4 + 2 * 4
     units, tuning, judging = 4 * 12, 2 * (4 + 3 * 8), 2 * 4 + 2 * 4
-    assert found.stages[2].passes == units + tuning + judging
+    again = found.stages[1].passes
+    assert found.stages[2].passes == 2 * (units + tuning + judging) + again
     assert found.classifier is not None
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -240,6 +241,15 @@ def test_a_repair_that_leaves_the_attack_alive_is_shown_as_failed() -> None:
     html = render(full_page(before_after=[row]))
     assert '<div class="verdict failed">' in html
     assert "the attacker&#39;s trigger still succeeds on 85.0% after the repair" in html
+
+
+def test_triggers_of_further_rounds_are_shown() -> None:
+    repair = repaired()
+    assert repair.tuning is not None
+    repair.tuning = replace(repair.tuning, again=[inversion_result()])
+    html = render(full_page(repair=repair))
+    assert "Inverted again after round 1" in html
+    assert "Inverted again" not in render(full_page())
 
 
 def test_rejected_page_says_in_words_what_is_absent() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -12,6 +13,7 @@ from toys import assert_same, copied, noise_images, toy_classifier, toy_clip
 from invertune_plugin.defenses.invertune.tuning import (
     TuningConfig,
     TuningResult,
+    agreement,
     alignment,
     divergence,
     tune,
@@ -106,6 +108,20 @@ def test_tuned_counts_channels_per_stage() -> None:
         },
     )
     assert units.tuned() == {"blocks.1": (3, 4), "blocks.10": (1, 3)}
+
+
+def test_units_of_two_rounds_are_joined() -> None:
+    first = CriticalUnits(
+        {"a": 2.0}, {"a": torch.tensor([True])}, {"a/w": torch.tensor([True, False, False])}
+    )
+    second = CriticalUnits(
+        {"a": 1.0},
+        {"a": torch.tensor([True]), "b": torch.tensor([True])},
+        {"a/w": torch.tensor([False, False, True]), "b/w": torch.tensor([True])},
+    )
+    joined = first.joined(second)
+    assert joined.scores == {"a": 2.0}
+    assert joined.tuned() == {"a": (2, 3), "b": (1, 1)}
 
 
 def test_stages_of_the_two_kinds_of_tower() -> None:
@@ -230,7 +246,7 @@ def run_tune(
 ) -> tuple[Any, TuningResult]:
     suspect = toy_classifier(tower, layers=3)
     config = TuningConfig(units=rule, steps=2, batch_size=8, learning_rate=0.01)
-    result = tune(suspect, noise_images(16), noise_images(8, seed=1), random_trigger(), 1, config)
+    result = tune(suspect, noise_images(16), noise_images(8, seed=1), [random_trigger()], 1, config)
     return suspect, result
 
 
@@ -277,7 +293,7 @@ def test_tuning_is_the_same_for_the_same_seed() -> None:
 def test_tuning_lowers_its_loss() -> None:
     images, trigger = noise_images(16), random_trigger(1.0)
     config = TuningConfig(steps=25, batch_size=8, learning_rate=0.003)
-    result = tune(toy_classifier("rn"), images, images, trigger, 1, config)
+    result = tune(toy_classifier("rn"), images, images, [trigger], 1, config)
     assert len(result.losses) == 25
     assert sum(result.losses[-5:]) < 0.8 * sum(result.losses[:5])
 
@@ -310,7 +326,7 @@ def test_a_repaired_copy_can_be_trained_like_any_other_model() -> None:
 @pytest.mark.parametrize(
     ("most_asr", "least_agreement", "outcome", "why"),
     [
-        (1.0, 0.0, Outcome.OK, "are read as before."),
+        (1.0, 0.0, Outcome.OK, "of the confidence."),
         (-1.0, 0.0, Outcome.FAILED, "success was expected"),
         (1.0, 1.1, Outcome.FAILED, "at least 110% was expected"),
     ],
@@ -320,7 +336,55 @@ def test_a_repair_is_judged_on_held_back_images(
 ) -> None:
     config = TuningConfig(steps=1, batch_size=4, most_asr=most_asr, least_agreement=least_agreement)
     images = noise_images(8)
-    result = tune(toy_classifier("vit"), images, images, random_trigger(), 0, config)
+    result = tune(toy_classifier("vit"), images, images, [random_trigger()], 0, config)
     assert result.stage.outcome is outcome
     assert why in result.stage.reason
     assert result.stage.evidence.keys() == {"inverted_asr", "agreement"}
+
+
+def test_agreement_is_weighted_by_confidence() -> None:
+    """One image of four turns round, of which the suspect was least sure: 0.6 against 0.9 each."""
+
+    class Reader(nn.Module):
+        def __init__(self, first: float) -> None:
+            super().__init__()
+            self.first = first
+
+        def forward(self, images: Tensor) -> Tensor:
+            probability = torch.full((len(images),), 0.9)
+            probability[0] = self.first
+            return torch.stack([probability, 1 - probability], 1).log()
+
+    images = noise_images(4, size=1)
+    assert agreement(Reader(0.6), Reader(0.4), images) == pytest.approx(2.7 / 3.3)
+    assert agreement(Reader(0.6), Reader(0.6), images) == pytest.approx(1.0)
+
+
+def test_each_trigger_gets_an_equal_share_of_every_batch() -> None:
+    seen: list[int] = []
+
+    class Counting(MaskedPattern):
+        def __call__(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
+            seen.append(len(images))
+            return super().__call__(images, keys)
+
+    trigger = random_trigger()
+    counting = Counting(trigger.mask, trigger.pattern)
+    images = noise_images(16)
+    tune(toy_classifier("vit"), images, images, [counting, trigger], 1, CONFIG)
+    assert seen[: CONFIG.steps] == [4, 4]
+
+
+def test_a_further_round_goes_on_from_the_repaired_model() -> None:
+    """No update in it: the weights stay those of the first round, not of the suspect."""
+    suspect, first = run_tune("rn")
+    still = replace(CONFIG, learning_rate=0.0)
+    images = noise_images(16)
+    more = tune(suspect, images, images, [random_trigger()], 1, still, start=first.classifier)
+    assert more.classifier is not first.classifier
+    assert_same(more.classifier.state_dict(), first.classifier.state_dict())
+
+
+def test_no_round_is_refused() -> None:
+    with pytest.raises(InputError, match=r"one or more rounds of tuning, got 0"):
+        TuningConfig(rounds=0)

@@ -146,6 +146,8 @@ def _write(
         }
         fixed = replace(suspect.loaded, model=repair.classifier.clip.cpu())
         save_clip(job.out / OUTPUTS[0], fixed, card, job.overwrite)
+    else:
+        (job.out / OUTPUTS[0]).unlink(missing_ok=True)
     write_text(job.out / OUTPUTS[1], render(page), job.overwrite)
     write_text(job.out / OUTPUTS[2], json.dumps(result, indent=2), job.overwrite)
 

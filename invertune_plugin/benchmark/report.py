@@ -164,8 +164,17 @@ def _glance(page: ReportPage) -> dict[str, str]:
 
 
 def _triggers(page: ReportPage) -> list[TriggerRow]:
-    """Every inverted trigger with its outcome, then the true one."""
+    """Every inverted trigger with its outcome, those of further rounds, then the true one."""
     rows = [_inverted_row(page.repair, inversion) for inversion in page.repair.inversions]
+    again = page.repair.tuning.again if page.repair.tuning else []
+    rows += [
+        TriggerRow(
+            f"Inverted again after round {number}",
+            left.stage.reason + " It was inverted on the repaired model.",
+            pixels.inverted_trigger(left.trigger),
+        )
+        for number, left in enumerate(again, start=1)
+    ]
     drawn = [inversion.trigger.pattern for inversion in page.repair.inversions]
     drawn += [page.examples.clean] if page.examples else []
     size = page.image_size or ((drawn[0].shape[-2], drawn[0].shape[-1]) if drawn else None)

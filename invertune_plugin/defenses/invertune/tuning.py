@@ -165,6 +165,17 @@ def divergence(logits: Tensor, kept: Tensor) -> Tensor:
     )
 
 
+@torch.no_grad()
+def agreement(suspect: Any, repaired: Any, images: Tensor) -> float:
+    """Share of ``uint8`` images read as before, weighted by the suspect's confidence."""
+    kept = total = 0.0
+    for part in (to_unit(part) for part in images.split(128)):
+        confidence, before = suspect(part).softmax(1).max(1)
+        kept += float(confidence[repaired(part).argmax(1) == before].sum())
+        total += float(confidence.sum())
+    return kept / max(total, 1e-12)
+
+
 def _free(repaired: Any, units: CriticalUnits) -> tuple[list[nn.Parameter], list[RemovableHandle]]:
     """Let gradients reach the driven channels of the critical stages, and nothing else."""
     freed, masks = [], []
@@ -190,7 +201,7 @@ def _judge(
     config: TuningConfig,
 ) -> Stage:
     asr = success(repaired, images, trigger, label)
-    agreed = _agreement(suspect, repaired, images)
+    agreed = agreement(suspect, repaired, images)
     evidence = {"inverted_asr": asr, "agreement": agreed}
     told = (
         f"The inverted trigger now succeeds on {asr:.1%}, and clean images are read as before "
@@ -203,13 +214,3 @@ def _judge(
         reason = f"{told}; at least {config.least_agreement:.0%} was expected."
         return Stage("tuning", Outcome.FAILED, reason, evidence)
     return Stage("tuning", Outcome.OK, f"{told}.", evidence)
-
-
-def _agreement(suspect: Any, repaired: Any, images: Tensor) -> float:
-    """Share of images that are read as before, weighted by the suspect's confidence."""
-    kept = total = 0.0
-    for part in (to_unit(part) for part in images.split(128)):
-        confidence, before = suspect(part).softmax(1).max(1)
-        kept += float(confidence[repaired(part).argmax(1) == before].sum())
-        total += float(confidence.sum())
-    return kept / max(total, 1e-12)
