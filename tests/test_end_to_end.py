@@ -51,6 +51,7 @@ def folders(lab: Path) -> Path:
     (lab / "classes.txt").write_text("\n".join(SHAPES))
     trigger = json.dumps({"kind": "patch", "size": 4})
     (lab / "trigger.yaml").write_text(trigger)
+    (lab / "one_round.yaml").write_text("tuning: {rounds: 1, steps: 60}")
     return lab
 
 
@@ -108,7 +109,7 @@ def test_repair_and_evaluate_a_checkpoint_of_ones_own(victim: Path, folders: Pat
     out = folders / "repaired"
     invertune(
         "repair", victim, "--images", folders / "clean", "--test", folders / "test", "--out", out,
-        *options, *attack,
+        "--config", folders / "one_round.yaml", *options, *attack,
     )  # fmt: skip
     row = json.loads((out / "result.json").read_text())["rows"][0]
     assert row["found_target"] == "star"

@@ -115,7 +115,7 @@ class Experiment:
             fields["inverted_asr"] = round(repair.inversions[-1].asr, 5)
             fields["inverted_area"] = round(repair.inversions[-1].area, 5)
         bare = {
-            name: bare_seconds(model.visual, work, model.image_size)
+            name: bare_seconds(model.visual, work, model.image_size, repeats=5)
             for name, work in repair.work.items()
         }
         for stage in repair.stages:

@@ -105,7 +105,7 @@ def tune(
     units = critical_units(start, to_unit(images[first]), triggers[-1], config.units)
     repaired = copy.deepcopy(start)
     freed, masks = _free(repaired, units)
-    optimizer = torch.optim.AdamW(freed, lr=config.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(freed, lr=config.learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     before, after = (
         {name: tower_stages(model.visual)[name] for name in units.aligned}
@@ -152,8 +152,9 @@ def alignment(seen: dict[str, Tensor], kept: dict[str, Tensor], units: CriticalU
     """
     parts = []
     for name, mask in units.aligned.items():
-        clean = kept[name][:, mask.to(kept[name].device)]
-        driven = seen[name][len(clean) :][:, mask.to(kept[name].device)]
+        aligned = mask.to(kept[name])
+        clean = kept[name] * aligned
+        driven = seen[name][len(clean) :] * aligned
         parts.append((driven - clean).square().sum() / clean.square().sum().clamp_min(1e-8))
     return torch.stack(parts).mean()
 
