@@ -114,6 +114,7 @@ class Experiment:
         if repair.inversions:
             fields["inverted_asr"] = round(repair.inversions[-1].asr, 5)
             fields["inverted_area"] = round(repair.inversions[-1].area, 5)
+            fields["area_ratio"] = repair.stages[1].evidence.get("area_ratio")
         bare = {
             name: bare_seconds(model.visual, work, model.image_size, repeats=5)
             for name, work in repair.work.items()

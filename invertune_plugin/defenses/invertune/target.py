@@ -47,7 +47,7 @@ class TargetConfig:
     cost_steps: int = 120
     rms_weight: float = 30.0
     batch_size: int = 32
-    ratio: float = 0.75
+    ratio: float = 0.6
     doubtful_ratio: float = 0.88
 
     def __post_init__(self) -> None:
