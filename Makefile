@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(shell sed -n '/^dependencies/,/^\[tool/p' pyproject.toml | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.dependencies-$(DEPENDENCIES)
-SOURCES := invertune_plugin adapters configs benchmarks tests
+SOURCES := invertune_plugin adapters configs benchmarks examples tests
 
 .PHONY: demo test lint types floors tests install clean
 

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
+    from invertune_plugin.adapters.backdoorbox.registration import register
     from invertune_plugin.adapters.class_sets import class_names, templates
     from invertune_plugin.adapters.datasets import image_set, pair_set
     from invertune_plugin.adapters.open_clip import load_clip, save_clip, zero_shot_classifier
@@ -34,13 +36,17 @@ __all__ = [
     "clean_accuracy",
     "image_set",
     "load_clip",
+    "load_toolbox",
     "pair_set",
+    "register",
     "save_clip",
     "templates",
     "zero_shot_classifier",
 ]
 
 _HOMES = {
+    "adapters.backdoorbox.loader": ("load_toolbox",),
+    "adapters.backdoorbox.registration": ("register",),
     "adapters.class_sets": ("class_names", "templates"),
     "adapters.datasets": ("image_set", "pair_set"),
     "adapters.open_clip": ("load_clip", "save_clip", "zero_shot_classifier"),

@@ -1,4 +1,4 @@
-"""The command ``invertune``: repair, evaluate, run."""
+"""The command ``invertune``: repair, evaluate, run, toolbox."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+toolbox = typer.Typer(help="BackdoorBox, from a clone of it.", no_args_is_help=True)
+app.add_typer(toolbox, name="toolbox")
 
 Model = Annotated[
     str | None,
@@ -150,6 +152,32 @@ def run(
     from invertune_plugin.benchmark.run_command import run_experiment
 
     run_experiment(recipe, out, seed, device, overwrite)
+
+
+@toolbox.command()
+def check(
+    path: Annotated[
+        Path | None, typer.Argument(help="The clone; BACKDOORBOX_HOME where omitted.")
+    ] = None,
+) -> None:
+    """What of a clone is usable here, what is patched, and what is missing and why."""
+    from invertune_plugin.benchmark.toolbox_check import check_toolbox
+
+    check_toolbox(path)
+
+
+@toolbox.command(name="run")
+def run_toolbox(
+    recipe: Annotated[str, typer.Argument(help="table, attacks, defenses, or a .yaml file.")],
+    out: Annotated[Path, typer.Option(help="Folder for results; goes on where it was stopped.")],
+    seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
+    path: Annotated[Path | None, typer.Option(help="The clone of BackdoorBox.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+) -> None:
+    """Attacks x defences of BackdoorBox on CLIP and on its own models."""
+    from invertune_plugin.benchmark.toolbox_run import run_comparison
+
+    run_comparison(recipe, out, seed, path, overwrite)
 
 
 def main() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -90,6 +90,9 @@ def _trigger(values: Mapping[str, Any], where: str) -> tuple[type[Any], dict[str
 def _value(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint) or hint is Trigger:
         return parse(cast("type[Any]", hint), value, where)
+    values = get_args(hint)[1:]
+    if get_origin(hint) is Mapping and is_dataclass(values[0]) and isinstance(value, Mapping):
+        return {str(key): _value(values[0], v, f"{where}.{key}") for key, v in value.items()}
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
@@ -97,7 +100,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         raise InputError(f"Expected another value for {where}: {reason}; got {value!r}.") from error
 
 
-def _unknown(what: str, where: str, name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, or all of them."""
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
-    return f"Expected a known {what}, got {where}. {hint}"
+    return f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
+
+
+def _unknown(what: str, where: str, name: str, known: list[str]) -> str:
+    return f"Expected a known {what}, got {where}. {nearest(name, known)}"

@@ -1,7 +1,8 @@
-"""Stages of an image tower, and their activations by hooks; the same for ResNet and ViT towers."""
+"""Stages of an image tower, and their activations by hooks; the same for all kinds of tower."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,29 +12,54 @@ from torch import Tensor, nn
 from invertune_plugin.errors import InputError
 
 RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
-BLOCK_LISTS = ("transformer.resblocks", "trunk.blocks", "trunk.stages", "blocks", "stages")
+BLOCK_LISTS = (
+    "transformer.resblocks",
+    "trunk.blocks",
+    "trunk.stages",
+    "encoder.layers",
+    "blocks",
+    "stages",
+)
 
 
 def tower_stages(visual: nn.Module) -> dict[str, nn.Module]:
     """The stages of an image tower, in order, by name.
 
-    Residual stages of a ModifiedResNet, blocks of a vision transformer, stages or blocks of a timm
-    trunk.
+    Residual stages of a ResNet, blocks of a vision transformer, stages or blocks of a timm trunk;
+    of any other network its outermost parts that hold convolutions or linear layers.
 
     Raises:
         InputError: the tower has none of these.
     """
-    modules = dict(visual.named_modules())
-    if all(name in modules for name in RESNET_STAGES):
-        return {name: modules[name] for name in RESNET_STAGES}
-    for name in BLOCK_LISTS:
-        if name in modules:
-            return {f"{name}.{i}": block for i, block in modules[name].named_children()}
+    stages = _stages(visual)
+    if stages:
+        return stages
     raise InputError(
         "Expected an image tower with layer1 to layer4 or a list of blocks, got "
         f"{type(visual).__name__} with {', '.join(n for n, _ in visual.named_children())}. "
-        "Only ModifiedResNet, vision transformers and timm trunks can be tuned."
+        "Other networks can be tuned where two parts or more hold convolutions or linear layers."
     )
+
+
+def _stages(tower: nn.Module) -> dict[str, nn.Module]:
+    modules = dict(tower.named_modules())
+    for prefix in ("", "trunk."):
+        names = [f"{prefix}{name}" for name in RESNET_STAGES]
+        if all(name in modules for name in names):
+            return {name: modules[name] for name in names}
+    for name in BLOCK_LISTS:
+        if name in modules:
+            return {f"{name}.{i}": block for i, block in modules[name].named_children()}
+    parts = {
+        name: child
+        for name, child in tower.named_children()
+        if any(written_parameters(writer) for writer in writers(child).values())
+    }
+    if len(parts) == 1:
+        name, part = parts.popitem()
+        return {f"{name}.{inner}": stage for inner, stage in _stages(part).items()}
+    blocks = {name: part for name, part in parts.items() if re.fullmatch(r"block\d+", name)}
+    return blocks or parts
 
 
 def writers(stage: nn.Module) -> dict[str, nn.Module]:
@@ -66,14 +92,17 @@ def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]
     """Record what modules put out while the context lasts; each forward pass replaces the last.
 
     Yields:
-        name -> output, channels on the last axis: ``[N, H, W, C]`` or ``[N, L, C]``.
+        name -> output, channels on the last axis: ``[N, H, W, C]`` or ``[N, L, C]``; of vectors
+        ``[N, 1, C]``.
     """
     seen: dict[str, Tensor] = {}
 
     def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        def record(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
             tensor: Tensor = output[0] if isinstance(output, tuple) else output
-            seen[name] = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
+            if tensor.ndim == 4 and not isinstance(module, nn.Linear):
+                tensor = tensor.permute(0, 2, 3, 1)
+            seen[name] = tensor[:, None] if tensor.ndim == 2 else tensor
 
         return record
 

@@ -1,0 +1,1 @@
+"""BackdoorBox (github.com/THUYimingLi/BackdoorBox), loaded, repaired and joined from outside."""

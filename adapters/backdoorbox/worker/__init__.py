@@ -1,0 +1,1 @@
+"""A folder for ``sys.path``: worker processes find the toolbox in it; see workers.py."""
