@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
 from torchvision.transforms import Compose, ToTensor
 
@@ -203,6 +204,15 @@ def lpips_offline(module: Any, bench: Bench) -> None:
     assert any("random" in str(warning.message) for warning in told)
 
 
+def issba_workers(module: Any, bench: Bench) -> None:
+    attack, asked = bench.issba(module), []
+    module.DataLoader = lambda *_, num_workers, **__: asked.append(num_workers) or []
+    attack.encoder = attack.decoder = nn.Identity()
+    attack.current_schedule = {**bench.steps, "num_workers": 3}
+    attack.get_img()
+    assert asked == [3]
+
+
 def imageio_uint8(module: Any, bench: Bench) -> None:
     attack = bench.issba(module)
     attack.train_encoder_decoder()
@@ -307,6 +317,17 @@ def hdbscan_class(module: Any, bench: Bench) -> None:
     module.HDBSCAN(min_cluster_size=5, gen_min_span_tree=True, prediction_data=True)
 
 
+def flare_predictions(module: Any, bench: Bench) -> None:
+    """Dark and light images, without the projection, which takes long to compile."""
+    same = SimpleNamespace(fit_transform=lambda likelihoods: likelihoods)
+    module.umap = SimpleNamespace(UMAP=lambda **_: same)
+    light = torch.tensor([0.2] * 160 + [0.9] * 120)
+    images = torch.rand(280, 3, SIDE, SIDE) * 0.1 + light.view(-1, 1, 1, 1)
+    defense = module.FLARE(Net())
+    defense.detect(TensorDataset(images, torch.zeros(280)), light.numpy() > 0.5)
+    assert defense.y_preds.shape == (280,)
+
+
 def label_shuffle(module: Any, bench: Bench) -> None:
     path, allowed = bench.folder / "label_shuffle.pth", torch.serialization.get_safe_globals()
     torch.save(np.arange(CLASSES)[::-1].copy(), path)
@@ -342,12 +363,14 @@ SCENARIOS: dict[str, tuple[str, Scenario, type[Exception] | tuple[type[Exception
     "one-class-matrix": ("defenses.SCALE_UP", one_class_matrix, ValueError),
     "refine-predict": ("defenses.REFINE", refine_predict, (NameError, TypeError)),
     "abl-filtered-set": ("defenses.ABL", abl_filtered_set, ValueError),
+    "flare-predictions": ("defenses.FLARE", flare_predictions, AttributeError),
     "zero-gradients": ("attacks.TUAP", imported, ImportError),
     "numpy-int": ("defenses.CutMix", numpy_int, AttributeError),
     "numpy-pad": ("attacks.Refool", reflected, AttributeError),
     "numpy-random-integers": ("attacks.Refool", random_integers, (Warning, AttributeError)),
     "keep-gradients": ("attacks.SleeperAgent", sleeper_agent, (TypeError, AttributeError)),
     "hdbscan-class": ("defenses.FLARE", hdbscan_class, TypeError),
+    "issba-workers": ("attacks.ISSBA", issba_workers, AssertionError),
     "lpips-offline": ("attacks.ISSBA", lpips_offline, URLError),
     "imageio-uint8": ("attacks.ISSBA", imageio_uint8, TypeError),
     "curves-of-package": ("models.resnet_curve", imported, ModuleNotFoundError),

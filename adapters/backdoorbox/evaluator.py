@@ -169,15 +169,16 @@ def on_device(model: Module, device: torch.device | None) -> Module:
     return copy.deepcopy(model).to(device)
 
 
-def _collate(items: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
-    images = torch.stack([_input(image) for image, _ in items])
-    return images, torch.tensor([int(label) for _, label in items])
-
-
-def _input(image: Any) -> Tensor:
+def as_input(image: Any) -> Tensor:
+    """One image as a model takes it: float tensors as they are, all else as floats in [0, 1]."""
     if isinstance(image, Tensor) and image.is_floating_point():
         return image.detach().cpu().float()
     return to_unit(to_bytes(image))
+
+
+def _collate(items: list[tuple[Any, Any]]) -> tuple[Tensor, Tensor]:
+    images = torch.stack([as_input(image) for image, _ in items])
+    return images, torch.tensor([int(label) for _, label in items])
 
 
 def _target(target: int | None, classes: int) -> int:

@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ from invertune_plugin.errors import InputError
 
 LEAST_CLASSES = 5
 ACCEPTED = (DatasetFolder, MNIST, CIFAR10)
+
+
+@dataclass(frozen=True)
+class ToolboxData:
+    """What an attack gets.
+
+    Attributes:
+        train: labelled training images, as ``toolbox_folder`` gives them.
+        test: labelled test images of the same classes.
+        class_names: name per label.
+        image_size: side of the square images.
+    """
+
+    train: DatasetFolder
+    test: DatasetFolder
+    class_names: tuple[str, ...]
+    image_size: int
 
 
 def export_folder(

@@ -43,6 +43,25 @@ UPSTREAM_PATCHES = (
         ),
     ),
     Patch(
+        name="issba-workers",
+        what="images are loaded by as many processes as the schedule says",
+        why="eight are started at each of five places, one image at a time",
+        needed_with=ALWAYS,
+        places={"attacks.ISSBA": (693, 819, 825, 977, 1128)},
+        rules=(
+            Rule(
+                "DataLoader(A, batch_size=B, shuffle=C, num_workers=8, worker_init_fn=D)",
+                "DataLoader(A, batch_size=B, shuffle=C, worker_init_fn=D, "
+                "num_workers=(self.current_schedule or {}).get('num_workers', 0))",
+            ),
+            Rule(
+                "DataLoader(A, batch_size=B, shuffle=C, num_workers=8, drop_last=D, pin_memory=E)",
+                "DataLoader(A, batch_size=B, shuffle=C, drop_last=D, pin_memory=E, "
+                "num_workers=(self.current_schedule or {}).get('num_workers', 0))",
+            ),
+        ),
+    ),
+    Patch(
         name="sleeper-agent-test",
         what="the loss that the base class returns as a third value is dropped",
         why="ValueError: too many values to unpack",
@@ -96,5 +115,13 @@ UPSTREAM_PATCHES = (
                 inside=("train",),
             ),
         ),
+    ),
+    Patch(
+        name="flare-predictions",
+        what="which training images were flagged is kept",
+        why="detect() prints rates and returns nothing",
+        needed_with=ALWAYS,
+        places={"defenses.FLARE": (332,)},
+        rules=(Rule("y_preds = X", "y_preds = self.y_preds = X"),),
     ),
 )

@@ -1,0 +1,1 @@
+"""Every usable attack of the toolbox as a recipe that runs on any model."""

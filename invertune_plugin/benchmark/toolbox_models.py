@@ -1,0 +1,99 @@
+"""Data and clean models of a comparison inside BackdoorBox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+from torchvision.datasets import DatasetFolder
+
+from invertune_plugin.adapters.backdoorbox.folders import (
+    ToolboxData,
+    export_folder,
+    toolbox_folder,
+)
+from invertune_plugin.adapters.backdoorbox.staged import staged
+from invertune_plugin.adapters.backdoorbox.training import train_benign
+from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.benchmark.models import Progress, clean_model, initial_model
+from invertune_plugin.benchmark.recipe import load_recipe
+from invertune_plugin.benchmark.sources import Sources, build_sources
+from invertune_plugin.benchmark.toolbox_recipe import ModelSpec, ToolboxRecipe
+from invertune_plugin.data import ImageSet, Subset
+from invertune_plugin.errors import InputError
+
+IMAGE_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Data of one seed, as folders on disk.
+
+    Attributes:
+        attack: training images of the attacker and the test images.
+        clean: images of the defender.
+        target: class index that the attacks lead to.
+    """
+
+    attack: ToolboxData
+    clean: DatasetFolder
+    target: int
+
+
+def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
+    """Write the images of a seed to disk, unless they are there already.
+
+    Raises:
+        InputError: the target is no class of the data.
+    """
+    sources = _sources(recipe, seed)
+    names = sources.class_names
+    if recipe.target not in names:
+        raise InputError(f"Expected a target among {', '.join(names)}, got {recipe.target!r}.")
+    parts: dict[str, tuple[ImageSet, int]] = {
+        "train": (sources.images("attack"), recipe.data.train),
+        "clean": (sources.images("defence"), recipe.data.clean),
+        "test": (sources.tests()[0].images, recipe.data.test),
+    }
+    folders = {}
+    for part, (images, count) in parts.items():
+        root = folder / f"seed-{seed}" / part
+        if not root.is_dir():
+            export_folder(Subset(images, range(min(count, len(images)))), names, root)
+        folders[part] = toolbox_folder(root)
+    data = ToolboxData(folders["train"], folders["test"], tuple(names), IMAGE_SIZE)
+    return Arena(data, folders["clean"], names.index(recipe.target))
+
+
+def build_model(
+    core: ModuleType,
+    spec: ModelSpec,
+    recipe: ToolboxRecipe,
+    arena: Arena,
+    seed: int,
+    progress: Progress,
+) -> nn.Module:
+    """The clean model that the attacks start from; images in [0, 1] to logits."""
+    if spec.recipe is not None:
+        clip = load_recipe(spec.recipe)
+        start = initial_model(clip, seed)
+        sources = build_sources(clip.data, start.image_size, seed, clip.seed_of_clean(seed))
+        clean = clean_model(clip, start, sources, seed, progress)
+        return staged(zero_shot_classifier(clean, sources.class_names, sources.templates))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = core.models.ResNet(spec.resnet, len(arena.attack.class_names))
+    train_benign(model, arena.attack.train, spec.benign, seed, progress("train resnet"))
+    return model
+
+
+def _sources(recipe: ToolboxRecipe, seed: int) -> Sources:
+    data = load_recipe(recipe.scenes).data
+    if data.source == "shapes":
+        data = replace(
+            data, attack=recipe.data.train, defence=recipe.data.clean, test=recipe.data.test
+        )
+    return build_sources(data, IMAGE_SIZE, seed, seed)

@@ -1,0 +1,97 @@
+"""``invertune toolbox run``: a comparison inside BackdoorBox, kept row by row."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
+from invertune_plugin.benchmark.record import record
+from invertune_plugin.benchmark.toolbox_grid import Row, key_of, run_grid
+from invertune_plugin.benchmark.toolbox_recipe import load_toolbox_recipe
+from invertune_plugin.console import say, table, training_progress
+from invertune_plugin.errors import InputError
+from invertune_plugin.files import refuse_existing, write_text
+
+
+def run_comparison(
+    name: str, out: Path, seeds: list[int], path: Path | None, overwrite: bool
+) -> list[Row]:
+    """Run a comparison, or go on with one that was stopped; print its table.
+
+    Args:
+        name: of a shipped comparison, or the path of a YAML file.
+        out: folder for ``result.json``, images, logs and checkpoints. A row is kept there as soon
+            as it is done, and only missing ones are run.
+        seeds: of the runs.
+        path: the clone; ``BACKDOORBOX_HOME`` where omitted.
+        overwrite: start anew.
+
+    Returns:
+        All rows, of earlier runs too.
+
+    Raises:
+        InputError: recipe, toolbox or output cannot be used.
+    """
+    recipe = load_toolbox_recipe(name)
+    result = out / "result.json"
+    settings = json.loads(json.dumps(asdict(recipe)))
+    rows = [] if overwrite else _earlier(result, settings)
+    refuse_existing(result, overwrite=True)
+    core = load_toolbox(path)
+    command = f"invertune toolbox run {name} " + " ".join(f"--seed {seed}" for seed in seeds)
+    with training_progress() as progress:
+        for seed in seeds:
+            done = {key_of(row) for row in rows}
+            for row in run_grid(core, recipe, seed, out, done, progress, say):
+                rows.append(row)
+                content = {"recipe": settings, **record(command, rows)}
+                write_text(result, json.dumps(content, indent=1), overwrite=True)
+    print_comparison(rows)
+    say(f"written: {result}")
+    return rows
+
+
+def print_comparison(rows: list[Row]) -> None:
+    """Print CA and ASR per cell, means over seeds; what failed or cannot work, in words."""
+    defenses = list(dict.fromkeys(row["defense"] for row in rows))
+    cells: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        cell = cells.setdefault((row["tower"], row["attack"]), {})
+        cell.setdefault(row["defense"], []).append(row)
+    table(
+        ["model", "attack", *defenses],
+        [[*named, *(_told(cell.get(d, [])) for d in defenses)] for named, cell in cells.items()],
+    )
+    say("CA / ASR in %, means over seeds; detectors: TPR / FPR.")
+
+
+def _told(rows: list[Row]) -> str:
+    for first, second in (("ca_after", "asr_after"), ("tpr", "fpr")):
+        measured = [row for row in rows if first in row and second in row]
+        if measured:
+            means = [100 * sum(r[k] for r in measured) / len(measured) for k in (first, second)]
+            return f"{means[0]:.1f} / {means[1]:.1f}"
+    return rows[0]["outcome"] if rows else ""
+
+
+def _earlier(result: Path, settings: Row) -> list[Row]:
+    """Rows of an earlier run of the same comparison."""
+    if not result.is_file():
+        return []
+    try:
+        content = json.loads(result.read_text(encoding="utf-8"))
+        rows: list[Row] = content["rows"]
+        same = content["recipe"] == settings
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"Expected the result of an earlier run in {result}, got something else ({error}). "
+            "Pass --overwrite to replace it, or choose another folder."
+        ) from error
+    if not same:
+        raise InputError(
+            f"Expected in {result} an earlier run of the same comparison, got one with other "
+            "settings. Pass --overwrite to replace it, or choose another folder."
+        )
+    return rows

@@ -1,0 +1,136 @@
+"""``invertune toolbox run``: what is kept, gone on with and refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invertune_plugin.benchmark import toolbox_run
+from invertune_plugin.benchmark.toolbox_recipe import (
+    ModelSpec,
+    load_toolbox_recipe,
+    shipped_toolbox_recipes,
+)
+from invertune_plugin.benchmark.toolbox_run import run_comparison
+from invertune_plugin.errors import InputError
+
+RECIPE = """
+name: small
+target: star
+models: {clip: {recipe: demo, training: {epochs: 2}}}
+attacks: {BadNets: {}, WaNet: {}}
+defenses: {none: {}, InverTune: {}}
+"""
+
+
+class Stopped(Exception):
+    """Somebody pressed a key."""
+
+
+class Grid:
+    """Cells of two attacks and two defences; ``stop`` cells run at most."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str, int]] = []
+        self.stop = 100
+
+    def __call__(
+        self, core: Any, recipe: Any, seed: int, folder: Path, done: Collection[Any], *_: Any
+    ) -> Iterator[dict[str, Any]]:
+        for attack in recipe.attacks:
+            for defense in recipe.defenses:
+                if ("clip", attack, defense, seed) in done:
+                    continue
+                if len(self.ran) == self.stop:
+                    raise Stopped
+                self.ran.append((attack, defense, seed))
+                row = {"tower": "clip", "attack": attack, "defense": defense, "seed": seed}
+                yield row | {"outcome": "ok", "ca_after": 0.5, "asr_after": 0.25 * (seed + 1)}
+
+
+@pytest.fixture
+def grid(monkeypatch: pytest.MonkeyPatch) -> Grid:
+    fake = Grid()
+    monkeypatch.setattr(toolbox_run, "run_grid", fake)
+    monkeypatch.setattr(toolbox_run, "load_toolbox", lambda _: None)
+    return fake
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_comparison_that_was_stopped_goes_on(grid: Grid, recipe: Path, tmp_path: Path) -> None:
+    grid.stop = 3
+    with pytest.raises(Stopped):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    kept = json.loads((tmp_path / "out" / "result.json").read_text())["rows"]
+    assert len(kept) == 3
+    grid.stop = 100
+    rows = run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    assert len(grid.ran) == 4, "nothing runs twice"
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["rows"] == rows
+
+
+def test_seeds_can_be_added(
+    grid: Grid, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    rows = run_comparison(str(recipe), tmp_path / "out", [0, 1], None, False)
+    assert [row["seed"] for row in rows] == [0] * 4 + [1] * 4
+    assert "50.0 / 37.5" in capsys.readouterr().out, "the mean of 25 and 50 %"
+
+
+def test_other_settings_are_refused_and_can_be_replaced(
+    grid: Grid, recipe: Path, tmp_path: Path
+) -> None:
+    run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    recipe.write_text(RECIPE + "rate: 0.2")
+    with pytest.raises(InputError, match="other settings"):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    run_comparison(str(recipe), tmp_path / "out", [0], None, True)
+    assert len(grid.ran) == 8
+
+
+def test_a_file_that_is_no_result_is_refused(grid: Grid, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "result.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match="result of an earlier run"):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    assert (tmp_path / "out" / "result.json").read_text() == "[1, 2]"
+
+
+@pytest.mark.parametrize("name", shipped_toolbox_recipes())
+def test_shipped_comparisons_can_be_read(name: str) -> None:
+    recipe = load_toolbox_recipe(name)
+    assert recipe.name == name
+    assert all(isinstance(spec, ModelSpec) for spec in recipe.models.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("BadNets: {}", "BadNet: {}"), r"known attack, got 'BadNet'\. Did you mean 'BadNets'"),
+        (("InverTune: {}", "Invertune: {}"), r"known defence.*Did you mean 'InverTune'"),
+        (("recipe: demo", "resnet: 18, recipe: demo"), r"either recipe or resnet"),
+        (("epochs: 2", "epoch: 2"), r"models\.clip\.training\.epoch.*'epochs'"),
+    ],
+)
+def test_mistakes_in_a_comparison_are_named(
+    recipe: Path, change: tuple[str, str], message: str
+) -> None:
+    recipe.write_text(RECIPE.replace(*change))
+    with pytest.raises(InputError, match=message):
+        load_toolbox_recipe(recipe)
+
+
+def test_an_unknown_comparison_is_refused() -> None:
+    with pytest.raises(InputError, match=r"attacks, defenses, table.*got 'tables'"):
+        load_toolbox_recipe("tables")
