@@ -46,7 +46,7 @@ TRAINED = ("FineTuning", "NAD", "CutMix", "ABL", "MCR")
 IN_FRONT = ("ShrinkPad", "AutoEncoderDefense", "REFINE")
 OF_TRIGGERS = ("SCALE_UP", "IBD_PSC")
 NEEDS_BATCH_NORM = ("IBD_PSC", "FLARE")
-FINDS_ALWAYS = {
+FINDS_ALWAYS: dict[str, Any] = {
     "target": {"shift_steps": 1, "cost_steps": 1, "candidates": 2, "ratio": 1e9},
     "inversion": {"steps": 2, "batch_size": 4, "visual_images": 2, "least_asr": 0, "most_area": 1},
     "tuning": {"steps": 2, "rounds": 1, "batch_size": 8, "most_asr": 1, "least_agreement": 0},
@@ -367,7 +367,7 @@ def test_a_detector_without_a_layer_to_begin_with_fails(bench: Bench, tmp_path: 
 @toolbox
 def test_nothing_found_gives_the_suspect_back(bench: Bench, tmp_path: Path) -> None:
     model = classifier("vit")
-    target = {**FINDS_ALWAYS["target"], "ratio": 0.0, "doubtful_ratio": 0.0}  # type: ignore[dict-item]
+    target = {**FINDS_ALWAYS["target"], "ratio": 0.0, "doubtful_ratio": 0.0}
     config = {**FINDS_ALWAYS, "target": target}
     found = bench.run("InverTune", bench.suspicion(model), tmp_path, config=config)
     assert (found.outcome, found.found_target) == ("rejected", None)
@@ -393,6 +393,7 @@ def test_what_is_printed_is_kept(
         ("none", {}, {"layer": 1}, r"\(it has none\)"),
         ("none", {"class_names": NAMES[:2]}, {}, "target from 0 to 1, got 2"),
         ("ABL", {"poisoned_train": None}, {}, "poisoned training set .* Give it as poisoned_train"),
+        ("ABL", {}, {"split_ratio": 0.9}, "at most half of the 40 training images, got 0.9"),
         ("SCALE_UP", {"poisoned_test": None}, {}, "poisoned test set"),
         ("FLARE", {}, {}, "200 training images or more.*got 40 images and some"),
     ],

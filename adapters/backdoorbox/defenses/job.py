@@ -107,6 +107,7 @@ class Job:
             parameter.requires_grad_(before.requires_grad)
         for module, was in zip(model.modules(), given.modules(), strict=True):
             module.training = was.training
+        model.zero_grad(set_to_none=True)
         return model.to(device_of_model(given))
 
     def poisoned_train(self) -> Dataset[Any]:

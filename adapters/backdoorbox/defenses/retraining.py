@@ -35,6 +35,11 @@ def abl(
     """
     images = PlainSet(job.poisoned_train())
     isolated = max(2, round(split_ratio * len(images)))
+    if isolated > len(images) // 2:
+        raise InputError(
+            f"Expected a split_ratio that isolates two images or more and at most half of the "
+            f"{len(images)} training images, got {split_ratio}."
+        )
     few = fitting(job.training.batch_size, isolated)
     isolating = isolation_epochs or max(1, round(job.training.epochs * 20 / 70))
     unlearning = unlearning_epochs or ceil(UNLEARNING_STEPS / ceil(isolated / few))
