@@ -51,7 +51,7 @@ def folders(lab: Path) -> Path:
     (lab / "classes.txt").write_text("\n".join(SHAPES))
     trigger = json.dumps({"kind": "patch", "size": 4})
     (lab / "trigger.yaml").write_text(trigger)
-    (lab / "one_round.yaml").write_text("tuning: {rounds: 1, steps: 60}")
+    (lab / "one_round.yaml").write_text("tuning: {rounds: 1, steps: 150, preserve_weight: 0.5}")
     return lab
 
 

@@ -107,10 +107,15 @@ def test_each_round_goes_on_with_what_the_last_one_left(play: Play) -> None:
     assert len(found.again) == 2
 
 
-def test_a_failed_first_round_is_the_result(play: Play) -> None:
-    script, found = play(2, tunings=[FAILED])
+def test_a_failed_first_round_can_be_saved_by_the_second(play: Play) -> None:
+    _, found = play(2, tunings=[FAILED, OK])
+    assert found.stage.outcome is OK
+    assert found.classifier == "model 2"
+
+
+def test_rounds_that_all_fail_are_a_failure(play: Play) -> None:
+    _, found = play(2, tunings=[FAILED, FAILED])
     assert found.stage.outcome is FAILED
-    assert not script.inverted_on
 
 
 def test_it_ends_where_no_trigger_is_left(play: Play) -> None:

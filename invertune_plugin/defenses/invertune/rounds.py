@@ -32,8 +32,8 @@ def tune_in_rounds(
 ) -> TuningResult:
     """Tune the found trigger away, then what can still be inverted for its class.
 
-    It ends early where no trigger is accepted any more, and a round that fails its check is taken
-    back.
+    It ends early where no trigger is accepted any more. A round that fails its check may be saved by
+    the next one, but is taken back where the one before had passed.
 
     Args:
         suspect: the classifier with the backdoor; frozen, in eval mode.
@@ -47,8 +47,6 @@ def tune_in_rounds(
     triggers = [found.trigger]
     done = tune(suspect, images, held_back, triggers, found.label, tuning, seed)
     for number in range(1, tuning.rounds):
-        if done.stage.outcome is not Outcome.OK:
-            break
         left = invert_trigger(
             done.classifier, images, held_back, found.label, inversion, seed + number
         )
@@ -59,7 +57,7 @@ def tune_in_rounds(
         more = tune(
             suspect, images, held_back, triggers, found.label, tuning, seed, done.classifier
         )
-        if more.stage.outcome is not Outcome.OK:
+        if done.stage.outcome is Outcome.OK and more.stage.outcome is not Outcome.OK:
             break
         done = replace(
             more,
