@@ -7,12 +7,14 @@ DEPENDENCIES := $(shell sed -n '/^dependencies/,/^\[tool/p' pyproject.toml | cks
 STAMP := $(VENV)/.dependencies-$(DEPENDENCIES)
 SOURCES := invertune_plugin adapters configs benchmarks examples tests
 
-.PHONY: demo test lint types floors tests install clean
+.PHONY: demo test lint types floors fast slow install clean
 
 demo: install
 	$(BIN)/invertune run demo --out runs/demo --overwrite
 
-test: lint types floors tests
+test: install
+	$(MAKE) --jobs=2 lint types floors fast
+	$(MAKE) slow
 
 lint: install
 	$(BIN)/ruff check $(SOURCES)
@@ -29,8 +31,12 @@ types: build/check
 floors: build/check
 	cd build/check && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config ../../pyproject.toml --no-cache
 
-tests: install
-	$(BIN)/python -m pytest
+fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses=2
+
+# These train; both cores belong to one of them at a time.
+slow: install
+	$(BIN)/python -m pytest -m slow
 
 install: $(STAMP)
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
