@@ -32,8 +32,8 @@ def tune_in_rounds(
 ) -> TuningResult:
     """Tune the found trigger away, then what can still be inverted for its class.
 
-    It ends early where no trigger is accepted any more. A round that fails its check may be saved by
-    the next one, but is taken back where the one before had passed.
+    It ends early where no trigger is accepted any more. A round that fails its check may be saved
+    by the next one, but is taken back where the one before had passed.
 
     Args:
         suspect: the classifier with the backdoor; frozen, in eval mode.
