@@ -34,9 +34,9 @@ floors: build/check
 fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses=2
 
-# These train; both cores belong to one of them at a time.
+# The demo and the commands of a user: they train, and take both cores.
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest tests/test_end_to_end.py
 
 install: $(STAMP)
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .

@@ -364,7 +364,6 @@ def without_keys(bias: Tensor) -> Tensor:
     return torch.cat([query, value])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO)
 def test_two_processes_train_like_one(name: str, two_processes: Path) -> None:
     """Some images share captions, so that the processes must agree on the distinct ones.
