@@ -413,8 +413,3 @@ def test_every_patch_changes_the_lines_it_names(core: ModuleType) -> None:
             lines = patch.apply(f"core.{name}", tree)
             assert lines is None or tuple(lines) == changed[patch.name].pop(name), patch.name
     assert not any(changed.values())
-
-
-def test_the_docs_name_every_patch_and_where_it_would_go_upstream() -> None:
-    page = (Path(__file__).parent.parent / "docs" / "backdoorbox.md").read_text()
-    assert not [patch.name for patch in PATCHES if page.count(f"`{patch.name}`") < 2]

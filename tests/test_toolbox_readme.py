@@ -8,6 +8,7 @@ import pytest
 from toys import noise_images, toy_classifier
 
 from invertune_plugin.adapters.backdoorbox.folders import export_folder
+from invertune_plugin.adapters.backdoorbox.patches import PATCHES
 from invertune_plugin.data import InMemory
 
 CLASSES = ("bird", "cat", "dog", "ring", "star")
@@ -37,3 +38,8 @@ def test_the_readme_shows_code_that_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert scope["core"].InverTune is type(scope["defense"])
     rates = scope["defense"].test({"metric": "BA"})
     assert rates["ca"].n == 80
+
+
+def test_the_docs_name_every_patch_and_where_it_would_go_upstream() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "backdoorbox.md").read_text()
+    assert not [patch.name for patch in PATCHES if page.count(f"`{patch.name}`") < 2]
