@@ -36,7 +36,7 @@ class LoadedClip:
     """A CLIP model with all that is needed to use it and to save it again.
 
     Attributes:
-        model: fp32, in eval mode, on the CPU; filters channels-last, a fifth faster on a CPU.
+        model: fp32, in eval mode, on the CPU.
         tokenizer: texts to token ids ``[N, L]``.
         mean: channel means of the normalisation.
         std: channel standard deviations of it.
@@ -101,7 +101,6 @@ def load_clip(
     mean = _three(preprocess["mean"], "mean", weights.source)
     std = _three(preprocess["std"], "std", weights.source)
     open_clip.set_model_preprocess_cfg(model, {**preprocess, "mean": mean, "std": std})
-    model.visual.to(memory_format=torch.channels_last)
     return LoadedClip(
         model=model.eval(),
         tokenizer=build_tokenizer(spec),

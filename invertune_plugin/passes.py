@@ -92,7 +92,7 @@ def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int =
     """Seconds that the counted encoder calls take with nothing around them.
 
     Each kind of call is timed ``repeats`` times after one warm-up and its mean multiplied by its
-    count. A copy of the encoder is used.
+    count. A copy of the encoder is used, in the layout of a repair.
 
     Args:
         encoder: the image tower.
@@ -101,6 +101,7 @@ def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int =
         repeats: timed calls per kind.
     """
     encoder = copy.deepcopy(encoder).eval()
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     device = next(encoder.parameters()).device
     total = 0.0
     for call, count in work.calls.items():

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from invertune_plugin.data import Captions, PairSet, to_unit
 from invertune_plugin.errors import InputError
+from invertune_plugin.modes import channels_last
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
@@ -104,28 +105,29 @@ def train_contrastive(
     def tokens_of(caption: str) -> Tensor:
         return classifier.tokenizer([caption])[0]
 
-    model, optimizer = accelerator.prepare(clip, optimizer)
-    model.train()
-    if config.freeze == "image":
-        clip.visual.eval()
-    while done < steps:
-        epoch, skip = divmod(done, per_epoch)
-        for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
-            pixels = to_unit(_augment(images, config, done, accelerator).to(device))
-            inputs = (pixels - classifier.mean) / classifier.std
-            loss = _loss(model, inputs, captions, tokens_of, accelerator)
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            optimizer.step()
-            schedule.step()
-            clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
-            done += 1
-            if report is not None:
-                report(done, steps, float(loss.detach()))
-            if done == steps:
-                break
-        if accelerator.is_main_process:
-            _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=schedule)
+    with channels_last(clip.visual):
+        model, optimizer = accelerator.prepare(clip, optimizer)
+        model.train()
+        if config.freeze == "image":
+            clip.visual.eval()
+        while done < steps:
+            epoch, skip = divmod(done, per_epoch)
+            for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
+                pixels = to_unit(_augment(images, config, done, accelerator).to(device))
+                inputs = (pixels - classifier.mean) / classifier.std
+                loss = _loss(model, inputs, captions, tokens_of, accelerator)
+                optimizer.zero_grad()
+                accelerator.backward(loss)
+                optimizer.step()
+                schedule.step()
+                clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
+                done += 1
+                if report is not None:
+                    report(done, steps, float(loss.detach()))
+                if done == steps:
+                    break
+            if accelerator.is_main_process:
+                _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=schedule)
     for parameter in clip.parameters():
         parameter.requires_grad_(True)
     clip.eval()

@@ -365,6 +365,13 @@ def test_the_real_steps_fit_together(tower: str) -> None:
     assert found.classifier is not None
 
 
+def test_suspect_and_repaired_copy_have_contiguous_weights() -> None:
+    suspect = toy_classifier("rn")
+    found = repair_classifier(suspect, images(), gullible(), seed=3)
+    for model in (suspect, found.classifier):
+        assert all(weight.is_contiguous() for weight in model.parameters())
+
+
 def test_repairs_are_the_same_for_the_same_seed() -> None:
     first, second = real_repair(), real_repair()
     assert first.target == second.target

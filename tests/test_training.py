@@ -257,6 +257,14 @@ def test_weight_decay_is_for_matrices_only() -> None:
         torch.testing.assert_close(parameter.detach(), factor * before[name], msg=name)
 
 
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+def test_trained_weights_are_contiguous(tower: str) -> None:
+    """Foreign code flattens weights with ``view``, which another layout refuses."""
+    classifier = toy_classifier(tower)
+    train_contrastive(classifier, toy_pairs(16), TrainingConfig(epochs=1, batch_size=8))
+    assert torch.nn.utils.parameters_to_vector(classifier.parameters()).isfinite().all()
+
+
 def test_the_logit_scale_is_bounded() -> None:
     classifier = toy_classifier("vit")
     classifier.clip.logit_scale.data.fill_(9.0)

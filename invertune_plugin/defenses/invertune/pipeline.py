@@ -21,7 +21,7 @@ from invertune_plugin.defenses.invertune.rounds import tune_in_rounds
 from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
 from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult
 from invertune_plugin.errors import InputError
-from invertune_plugin.modes import frozen
+from invertune_plugin.modes import channels_last, frozen
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.passes import Work, count_passes
 
@@ -117,7 +117,7 @@ def repair_classifier(
     images, held_back = _defender_images(dataset, suspect.image_size, config, seed)
     say = report or (lambda _: None)
     repair = Repair()
-    with frozen(suspect):
+    with frozen(suspect), channels_last(suspect.visual):
         device = next(suspect.parameters()).device
         images, held_back = images.to(device), held_back.to(device)
         with _stage(repair, suspect, "target", say):
@@ -140,6 +140,7 @@ def repair_classifier(
             repair.stages.append(repair.tuning.stage)
     if repair.outcome is Outcome.OK:
         repair.classifier = repair.tuning.classifier
+        repair.classifier.to(memory_format=torch.contiguous_format)
     return repair
 
 
