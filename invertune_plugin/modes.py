@@ -41,8 +41,8 @@ def channels_last(model: nn.Module) -> Iterator[None]:
 
     Elsewhere they are contiguous, because much code takes them for that (``weight.view(-1)``).
     """
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        model.to(memory_format=torch.contiguous_format)

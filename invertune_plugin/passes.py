@@ -101,7 +101,7 @@ def bare_seconds(encoder: nn.Module, work: Work, image_size: int, repeats: int =
         repeats: timed calls per kind.
     """
     encoder = copy.deepcopy(encoder).eval()
-    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder.to(memory_format=torch.channels_last)
     device = next(encoder.parameters()).device
     total = 0.0
     for call, count in work.calls.items():
