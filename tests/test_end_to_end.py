@@ -1,19 +1,23 @@
 """The main job on embedded data, and the commands of a user."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from invertune_plugin import cli
+import invertune_plugin
+from invertune_plugin import InverTune, InverTuneConfig, cli
 from invertune_plugin.adapters.open_clip import load_clip
 from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
 from invertune_plugin.benchmark import models
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import build_sources
 from invertune_plugin.checkpoints import read_card
+from invertune_plugin.defenses.invertune.target import TargetConfig
+from invertune_plugin.defenses.invertune.tuning import TuningConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -51,7 +55,7 @@ def folders(lab: Path) -> Path:
     (lab / "classes.txt").write_text("\n".join(SHAPES))
     trigger = json.dumps({"kind": "patch", "size": 4})
     (lab / "trigger.yaml").write_text(trigger)
-    (lab / "one_round.yaml").write_text("tuning: {rounds: 1, preserve_weight: 0.5}")
+    (lab / "one_round.yaml").write_text("tuning: {rounds: 1, preserve_weight: 0.5, most_asr: 0.3}")
     return lab
 
 
@@ -145,6 +149,10 @@ def test_the_readme_shows_code_that_runs(
         assert shown in code
         code = code.replace(shown, here)
     monkeypatch.chdir(folders)
+    quick = InverTuneConfig(
+        TargetConfig(ratio=0.75), tuning=TuningConfig(rounds=1, preserve_weight=0.5, most_asr=0.3)
+    )
+    monkeypatch.setattr(invertune_plugin, "InverTune", partial(InverTune, config=quick))
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["found"].outcome == "ok"
