@@ -23,7 +23,7 @@ import typer
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.benchmark.models import clean_model, initial_model, victim_model
 from invertune_plugin.benchmark.recipe import Recipe, load_recipe
-from invertune_plugin.benchmark.record import commit, record
+from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.benchmark.run import run_recipe
 from invertune_plugin.benchmark.sources import Sources, build_sources
 from invertune_plugin.console import say, training_progress
@@ -33,7 +33,6 @@ from invertune_plugin.training import train_contrastive
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 RESULTS = Path(__file__).parent / "results" / "repair.json"
-Rows = list[dict[str, Any]]
 
 
 def main(
@@ -56,25 +55,18 @@ def main(
                 job = replace(load_recipe(name), rebound_steps=rebound)
                 found = run_recipe(job, number, progress, say)
             rows = [{**row, "measure": "repair"} for row in found.rows()]
-            merge(out, rows)
+            merge_rows(out, rows, experiment, command_of)
     if costs:
         for name in recipe:
-            merge(out, [overhead(name, seed[0]), memory(name, seed[0])])
-        merge(out, [wall(recipe[0])])
+            merge_rows(
+                out, [overhead(name, seed[0]), memory(name, seed[0])], experiment, command_of
+            )
+        merge_rows(out, [wall(recipe[0])], experiment, command_of)
 
 
-def merge(out: Path, rows: Rows) -> None:
-    """Put rows into the result file in place of older ones of the same experiment."""
-
-    def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["measure"], row["recipe"], row.get("seed")
-
-    old: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    new = {experiment(row) for row in rows}
-    kept = [row for row in old if experiment(row) not in new]
-    rows = [{**row, "commit": commit()} for row in rows]
-    every = sorted(kept + rows, key=lambda row: str(experiment(row)))
-    out.write_text(json.dumps(record(command_of(every), every), indent=1) + "\n")
+def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row belongs to: rows of one experiment are replaced together."""
+    return row["measure"], row["recipe"], row.get("seed")
 
 
 def command_of(rows: Rows) -> str:

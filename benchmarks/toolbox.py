@@ -8,7 +8,6 @@ writes ``benchmarks/results/toolbox.json``. Rows of comparisons that are not run
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -25,11 +24,10 @@ from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES
 from invertune_plugin.benchmark.models import cache_root, initial_model
 from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.record import commit, record
+from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.benchmark.toolbox_run import run_comparison
 
 RESULTS = Path(__file__).parent / "results" / "toolbox.json"
-Rows = list[dict[str, Any]]
 IMPORTS = (
     "import cv2, hdbscan, imageio, lpips, matplotlib, pandas, scipy, sklearn, torchvision, umap"
 )
@@ -46,22 +44,24 @@ def main(
     folder = work or cache_root() / "toolbox"
     for name in comparison:
         rows = run_comparison(name, folder / name, seed, None, overwrite=False)
-        merge(out, [{**row, "measure": "comparison"} for row in rows])
+        merge_rows(out, [row | {"measure": "comparison"} for row in rows], experiment, command_of)
     if speed:
-        merge(out, [{"measure": "speed", "recipe": "speed", **loading(), **training()}])
+        row = {"measure": "speed", "recipe": "speed", **loading(), **training()}
+        merge_rows(out, [row], experiment, command_of)
 
 
-def merge(out: Path, rows: Rows) -> None:
-    """Put rows into the result file in place of older ones of the same comparison."""
-    old: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    new = {row["recipe"] for row in rows}
-    kept = [row for row in old if row["recipe"] not in new]
-    every = kept + [{**row, "commit": commit()} for row in rows]
-    names = sorted({row["recipe"] for row in every if row["measure"] == "comparison"})
-    seeds = sorted({row["seed"] for row in every if "seed" in row})
+def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row belongs to: rows of one experiment are replaced together."""
+    return row["measure"], row["recipe"], row.get("seed")
+
+
+def command_of(rows: Rows) -> str:
+    """The command that gives these rows."""
+    compared = [row for row in rows if row["measure"] == "comparison"]
+    names = sorted({row["recipe"] for row in compared})
+    seeds = sorted({row["seed"] for row in compared})
     options = [f"--comparison {name}" for name in names] + [f"--seed {number}" for number in seeds]
-    command = " ".join(["python benchmarks/toolbox.py", *options, "--speed"])
-    out.write_text(json.dumps(record(command, every), indent=1) + "\n")
+    return " ".join(["python benchmarks/toolbox.py", *options, "--speed"])
 
 
 def loading() -> dict[str, float]:

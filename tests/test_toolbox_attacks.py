@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import assert_same, copied, toy_classifier
+from upstream import clone
 
 from invertune_plugin.adapters.backdoorbox.attacks.job import Attacked
 from invertune_plugin.adapters.backdoorbox.attacks.recipe import (
@@ -60,11 +61,9 @@ def scenes(each: int, seed: int) -> InMemory[int]:
 
 @pytest.fixture(scope="module")
 def core() -> Any:
-    if not os.environ.get("BACKDOORBOX_HOME"):
-        pytest.skip("needs a clone of BackdoorBox named by BACKDOORBOX_HOME")
     from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
 
-    return load_toolbox()
+    return load_toolbox(clone())
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +307,7 @@ def test_sizes_that_generators_cannot_take(
 
 @pytest.mark.toolbox
 def test_the_clone_stays_clean(core: Any) -> None:
-    home = os.environ["BACKDOORBOX_HOME"]
+    home = clone()
     told = subprocess.run(
         ["git", "-C", home, "status", "--porcelain"], capture_output=True, text=True, check=False
     )

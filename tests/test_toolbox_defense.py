@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 import re
 import sys
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
 from toys import assert_same, copied, noise_images, toy_classifier
+from upstream import clone
 
 from invertune_plugin.adapters.backdoorbox.defense import CHECKPOINT, InverTuneDefense
 from invertune_plugin.adapters.backdoorbox.evaluator import evaluate
@@ -273,11 +273,9 @@ def test_bad_input_of_test(schedule: dict[str, Any], message: str) -> None:
 
 @pytest.fixture(scope="module")
 def core() -> Any:
-    if "BACKDOORBOX_HOME" not in os.environ:
-        pytest.skip("needs a clone of BackdoorBox named by BACKDOORBOX_HOME")
     from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
 
-    return load_toolbox()
+    return load_toolbox(clone())
 
 
 @pytest.fixture

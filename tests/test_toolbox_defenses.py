@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
 from toys import assert_same, copied, noise_images, toy_classifier
+from upstream import clone
 
 from invertune_plugin.adapters.backdoorbox.defenses.inputs import Guarded, PlacedByContent
 from invertune_plugin.adapters.backdoorbox.defenses.job import fitting
@@ -38,7 +39,6 @@ from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
 from invertune_plugin.data import InMemory, to_unit
 from invertune_plugin.errors import InputError
 
-HOME = os.environ.get("BACKDOORBOX_HOME")
 toolbox = pytest.mark.toolbox
 NAMES = ("cat", "dog", "ring", "star", "boat")
 SIZE, TARGET, BATCH = 32, 2, 16
@@ -97,11 +97,9 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    if not HOME:
-        pytest.skip("BACKDOORBOX_HOME names no clone of BackdoorBox")
     from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
 
-    core = load_toolbox(HOME)
+    core = load_toolbox(clone())
     root = tmp_path_factory.mktemp("sets")
     sets = []
     for seed, (name, count) in enumerate({"clean": 33, "test": 20, "train": 40}.items()):
@@ -160,7 +158,7 @@ def seen(dataset: Any) -> tuple[Any, ...]:
 
 
 def clone_state() -> str:
-    command = ["git", "-C", str(HOME), "status", "--porcelain", "--ignored"]
+    command = ["git", "-C", clone(), "status", "--porcelain", "--ignored"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 

@@ -10,11 +10,8 @@ from typing import Any
 import pytest
 
 from invertune_plugin.benchmark import toolbox_run
-from invertune_plugin.benchmark.toolbox_recipe import (
-    ModelSpec,
-    load_toolbox_recipe,
-    shipped_toolbox_recipes,
-)
+from invertune_plugin.benchmark.recipe import shipped_recipes
+from invertune_plugin.benchmark.toolbox_recipe import GROUP, ModelSpec, load_toolbox_recipe
 from invertune_plugin.benchmark.toolbox_run import run_comparison
 from invertune_plugin.errors import InputError
 
@@ -107,7 +104,7 @@ def test_a_file_that_is_no_result_is_refused(grid: Grid, recipe: Path, tmp_path:
     assert (tmp_path / "out" / "result.json").read_text() == "[1, 2]"
 
 
-@pytest.mark.parametrize("name", shipped_toolbox_recipes())
+@pytest.mark.parametrize("name", shipped_recipes(GROUP))
 def test_shipped_comparisons_can_be_read(name: str) -> None:
     recipe = load_toolbox_recipe(name)
     assert recipe.name == name

@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 
 
-def upstream_file(path: str) -> Any:
-    """A file of the clone that imports nothing of its package, as a module of its own."""
+def clone() -> str:
+    """Path of the clone; the test is skipped without one."""
     home = os.environ.get("BACKDOORBOX_HOME")
     if not home:
-        pytest.skip("BACKDOORBOX_HOME does not name a clone of BackdoorBox")
-    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(home) / path)
+        pytest.skip("BACKDOORBOX_HOME names no clone of BackdoorBox")
+    return home
+
+
+def upstream_file(path: str) -> Any:
+    """A file of the clone that imports nothing of its package, as a module of its own."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(clone()) / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

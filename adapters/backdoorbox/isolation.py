@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import torch
+
+from invertune_plugin.randomness import seeded
 
 _VARIABLES = ("PYTHONHASHSEED", "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES")
 
@@ -22,8 +22,6 @@ def isolated(seed: int, output: Path | None = None) -> Iterator[None]:
         seed: of all global generators.
         output: file that gets what is printed inside, behind what it holds; None prints as ever.
     """
-    python, legacy = random.getstate(), np.random.get_state()
-    algorithms = torch.are_deterministic_algorithms_enabled()
     kernels = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     variables = {name: os.environ.get(name) for name in _VARIABLES}
     with ExitStack() as stack:
@@ -31,16 +29,10 @@ def isolated(seed: int, output: Path | None = None) -> Iterator[None]:
             file = stack.enter_context(output.open("a", encoding="utf-8"))
             stack.enter_context(redirect_stdout(file))
             stack.enter_context(redirect_stderr(file))
-        stack.enter_context(torch.random.fork_rng())
+        stack.enter_context(seeded(seed))
         try:
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
             yield
         finally:
-            random.setstate(python)
-            np.random.set_state(legacy)
-            torch.use_deterministic_algorithms(algorithms)
             torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = kernels
             for name, value in variables.items():
                 os.environ.pop(name, None)

@@ -81,9 +81,9 @@ class Recipe:
         return seed if self.clean_seed is None else self.clean_seed
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = files("invertune_plugin.configs")
+def shipped_recipes(group: str = "") -> list[str]:
+    """Names of the recipes that come with the package, in ``configs/`` or a folder there."""
+    folder = files("invertune_plugin.configs").joinpath(group)
     return sorted(
         Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")
     )
@@ -101,12 +101,26 @@ def load_recipe(name: str | Path) -> Recipe:
     Raises:
         InputError: there is no such recipe, or it holds a mistake.
     """
-    path = Path(name)
-    if path.suffix not in {".yaml", ".yml"}:
-        if str(name) not in shipped_recipes():
-            raise InputError(
-                f"Expected a recipe ({', '.join(shipped_recipes())}) or the path of a .yaml file, "
-                f"got {str(name)!r}."
-            )
-        path = Path(str(files("invertune_plugin.configs").joinpath(f"{name}.yaml")))
-    return parse(Recipe, read_yaml(path))
+    return parse(Recipe, read_yaml(recipe_path(name)))
+
+
+def recipe_path(name: str | Path, group: str = "", kind: str = "recipe") -> Path:
+    """Path of a recipe that comes with the package, or the path that is given.
+
+    Args:
+        name: of a shipped recipe, or a path that ends in ``.yaml``.
+        group: folder in ``configs/``.
+        kind: what to call it in a message.
+
+    Raises:
+        InputError: no such recipe is shipped.
+    """
+    if Path(name).suffix in {".yaml", ".yml"}:
+        return Path(name)
+    shipped = shipped_recipes(group)
+    if str(name) not in shipped:
+        raise InputError(
+            f"Expected a {kind} ({', '.join(shipped)}) or the path of a .yaml file, got "
+            f"{str(name)!r}."
+        )
+    return Path(str(files("invertune_plugin.configs").joinpath(group).joinpath(f"{name}.yaml")))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,10 +16,11 @@ import torch
 
 from invertune_plugin.metrics import DEFINITIONS, Rate
 
+Rows = list[dict[str, Any]]
 PACKAGES = ("invertune-plugin", "torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn")
 
 
-def record(command: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def record(command: str, rows: Rows) -> dict[str, Any]:
     """A result file: command, commit, machine, versions, definitions and rows; JSON values only."""
     return {
         "command": command,
@@ -28,6 +31,29 @@ def record(command: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "definitions": DEFINITIONS,
         "rows": rows,
     }
+
+
+def merge_rows(
+    out: Path,
+    rows: Rows,
+    experiment: Callable[[dict[str, Any]], Any],
+    command: Callable[[Rows], str],
+) -> None:
+    """Put rows into a result file in place of older ones of the same experiment.
+
+    Args:
+        out: the file; made where absent.
+        rows: new ones; each gets the commit it was measured at.
+        experiment: what a row belongs to.
+        command: the command that gives all rows.
+    """
+    old: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    new = {experiment(row) for row in rows}
+    kept = [row for row in old if experiment(row) not in new]
+    every = sorted(
+        kept + [{**row, "commit": commit()} for row in rows], key=lambda row: str(experiment(row))
+    )
+    out.write_text(json.dumps(record(command(every), every), indent=1) + "\n")
 
 
 def versions() -> dict[str, str]:

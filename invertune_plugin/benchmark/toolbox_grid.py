@@ -17,7 +17,6 @@ from invertune_plugin.adapters.backdoorbox.defenses.recipe import (
     Defended,
     Suspicion,
     run_defense,
-    why_not,
 )
 from invertune_plugin.adapters.backdoorbox.evaluator import evaluate
 from invertune_plugin.benchmark.models import Progress
@@ -130,9 +129,6 @@ class _Group:
     def _defended(
         self, name: str, start: nn.Module, attacked: Attacked, before: dict[str, Rate]
     ) -> Row:
-        impossible = why_not(name, attacked.model, self.arena.attack.image_size)
-        if impossible is not None:
-            return {"outcome": "impossible", "reason": impossible}
         suspicion = Suspicion(
             model=attacked.model,
             clean=self.arena.clean,
@@ -158,6 +154,8 @@ class _Group:
                 work_dir=self.work / name,
                 options=options,
             )
+            if found.outcome == "impossible":
+                return {"outcome": found.outcome, "reason": found.reason}
             after = before if found.model is attacked.model else self._after(found, attacked)
         except Exception as error:
             spent = round(time.perf_counter() - begun, 2)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.backdoorbox.attacks.recipe import ATTACKS
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
+from invertune_plugin.benchmark.recipe import recipe_path
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
 
 Options = Mapping[str, Any]
+
+GROUP = "toolbox"
+"""Folder in ``configs/`` that holds the shipped comparisons."""
 
 
 @dataclass(frozen=True)
@@ -97,24 +100,10 @@ class ToolboxRecipe:
                     )
 
 
-def shipped_toolbox_recipes() -> list[str]:
-    """Names of the comparisons that come with the package."""
-    folder = files("invertune_plugin.configs").joinpath("toolbox")
-    return sorted(Path(entry.name).stem for entry in folder.iterdir())
-
-
 def load_toolbox_recipe(name: str | Path) -> ToolboxRecipe:
     """Read a comparison by the name of a shipped one or by path.
 
     Raises:
         InputError: there is no such recipe, or it holds a mistake.
     """
-    path = Path(name)
-    if path.suffix not in {".yaml", ".yml"}:
-        if str(name) not in shipped_toolbox_recipes():
-            raise InputError(
-                f"Expected a comparison ({', '.join(shipped_toolbox_recipes())}) or the path of a "
-                f".yaml file, got {str(name)!r}."
-            )
-        path = Path(str(files("invertune_plugin.configs").joinpath(f"toolbox/{name}.yaml")))
-    return parse(ToolboxRecipe, read_yaml(path))
+    return parse(ToolboxRecipe, read_yaml(recipe_path(name, GROUP, "comparison")))

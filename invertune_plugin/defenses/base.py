@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import torch
-
 from invertune_plugin.metrics import Rate
+from invertune_plugin.randomness import seeded
 
 Schedule = Mapping[str, Any]
 
@@ -49,16 +46,5 @@ class Defense(ABC):
     @contextmanager
     def seeded(self) -> Iterator[None]:
         """Seed Python, numpy and torch inside; the caller's random state comes back unchanged."""
-        python, legacy = random.getstate(), np.random.get_state()
-        algorithms = torch.are_deterministic_algorithms_enabled()
-        with torch.random.fork_rng():
-            try:
-                random.seed(self.seed)
-                np.random.seed(self.seed)
-                torch.manual_seed(self.seed)
-                torch.use_deterministic_algorithms(self.deterministic or algorithms)
-                yield
-            finally:
-                random.setstate(python)
-                np.random.set_state(legacy)
-                torch.use_deterministic_algorithms(algorithms)
+        with seeded(self.seed, self.deterministic):
+            yield

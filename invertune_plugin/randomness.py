@@ -1,0 +1,33 @@
+"""The random state of Python, numpy and torch: seeded for a while, then as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int, deterministic: bool = False) -> Iterator[None]:
+    """Seed all three inside; the caller's random state comes back unchanged.
+
+    Args:
+        seed: of all global generators.
+        deterministic: ask torch for deterministic algorithms inside.
+    """
+    python, legacy = random.getstate(), np.random.get_state()
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        try:
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            torch.use_deterministic_algorithms(deterministic or algorithms)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
+            torch.use_deterministic_algorithms(algorithms)
