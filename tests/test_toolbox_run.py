@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from upstream import clone
 
 from invertune_plugin.benchmark import toolbox_run
 from invertune_plugin.benchmark.recipe import shipped_recipes
@@ -131,3 +132,36 @@ def test_mistakes_in_a_comparison_are_named(
 def test_an_unknown_comparison_is_refused() -> None:
     with pytest.raises(InputError, match=r"attacks, defenses, table.*got 'tables'"):
         load_toolbox_recipe("tables")
+
+
+REAL = """
+name: real
+target: star
+data: {train: 60, clean: 64, test: 40}
+models: {resnet18: {resnet: 18, benign: {}, benign_images: 60, clean_seed: 5}}
+attacks: {BadNets: {}, TUAP: {rate: 0.01}}
+defenses: {none: {}, Pruning: {}, ABL: {split_ratio: 0.1}, NAD: {target_layers: [nothing]}}
+"""
+
+
+@pytest.mark.toolbox
+def test_a_comparison_inside_the_real_toolbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVERTUNE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "real.yaml").write_text(REAL)
+    rows = run_comparison(str(tmp_path / "real.yaml"), tmp_path / "out", [0], Path(clone()), False)
+    found = {(row["attack"], row["defense"]): row for row in rows}
+    assert len(found) == 8
+    none = found["BadNets", "none"]
+    assert none["outcome"] == "ok"
+    assert (none["ca_before_n"], none["ca_after"]) == (40, none["ca_before"])
+    assert 20 < none["asr_after_n"] < 40, "images of the target class do not count"
+    assert found["BadNets", "Pruning"]["outcome"] == found["BadNets", "ABL"]["outcome"] == "ok"
+    assert found["BadNets", "ABL"]["seconds"] > 0
+    assert "got nothing" in found["BadNets", "NAD"]["reason"]
+    assert "the attack failed" in found["TUAP", "none"]["reason"]
+    assert "ca_before" not in found["TUAP", "none"]
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 1, "the clean ResNet"
+    again = run_comparison(str(tmp_path / "real.yaml"), tmp_path / "out", [0], Path(clone()), False)
+    assert again == rows

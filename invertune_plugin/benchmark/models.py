@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ def cache_root() -> Path:
     """The folder for trained models: ``INVERTUNE_CACHE``, or the user's cache folder."""
     named = os.environ.get("INVERTUNE_CACHE")
     return Path(named) if named else user_cache_path("invertune")
+
+
+def cached_path(role: str, made_of: Mapping[str, Any]) -> Path:
+    """The cached file of a model, named by the hash of what it is made of (JSON values)."""
+    text = json.dumps({"role": role, "version": __version__, **made_of}, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return cache_root() / "models" / f"{role}-{key}.safetensors"
 
 
 def initial_model(recipe: Recipe, seed: int) -> LoadedClip:
@@ -109,9 +116,7 @@ def _cached(
     device: str,
 ) -> LoadedClip:
     """The model that ``made_of`` describes: loaded, or trained from ``start``, or resumed."""
-    text = json.dumps({"role": role, "version": __version__, **made_of}, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    path = cache_root() / "models" / f"{role}-{key}.safetensors"
+    path = cached_path(role, made_of)
     if not path.is_file():
         resume = path.with_suffix(".resume")
         trained = replace(start, model=copy.deepcopy(start.model))

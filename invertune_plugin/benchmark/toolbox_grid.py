@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 from invertune_plugin.adapters.backdoorbox.attacks.job import Attacked
 from invertune_plugin.adapters.backdoorbox.attacks.recipe import run_attack
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import (
+    DEFENSES,
     Defended,
     Suspicion,
     run_defense,
@@ -67,7 +67,7 @@ def run_grid(
             if not missing:
                 continue
             if start is None:
-                start = build_model(core, spec, recipe, arena, seed, progress)
+                start = build_model(core, spec, recipe, seed, progress)
             say(f"{attack} on {tower}, seed {seed}")
             work = folder / "work" / f"{tower}-{attack}-{seed}"
             group = _Group(core, recipe, arena, tower, attack, seed, work)
@@ -140,8 +140,10 @@ class _Group:
             image_size=self.arena.attack.image_size,
         )
         options = dict(self.recipe.defenses[name])
-        if name == "ABL":
-            options.setdefault("initial", copy.deepcopy(start))
+        training = self.recipe.repair
+        if DEFENSES[name].trains_anew:
+            training = self.recipe.models[self.tower].training
+            options.setdefault("initial", start)
         begun = time.perf_counter()
         try:
             found = run_defense(
@@ -150,7 +152,7 @@ class _Group:
                 suspicion,
                 target=self.arena.target,
                 seed=self.seed,
-                training=self.recipe.repair,
+                training=training,
                 work_dir=self.work / name,
                 options=options,
             )

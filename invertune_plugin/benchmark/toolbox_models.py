@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import nn
 from torchvision.datasets import DatasetFolder
 
@@ -18,12 +20,13 @@ from invertune_plugin.adapters.backdoorbox.folders import (
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.backdoorbox.training import train_benign
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
-from invertune_plugin.benchmark.models import Progress, clean_model, initial_model
+from invertune_plugin.benchmark.models import Progress, cached_path, clean_model, initial_model
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import Sources, build_sources
 from invertune_plugin.benchmark.toolbox_recipe import ModelSpec, ToolboxRecipe
 from invertune_plugin.data import ImageSet, Subset
 from invertune_plugin.errors import InputError
+from invertune_plugin.files import replacing
 
 IMAGE_SIZE = 32
 
@@ -69,31 +72,53 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
 
 
 def build_model(
-    core: ModuleType,
-    spec: ModelSpec,
-    recipe: ToolboxRecipe,
-    arena: Arena,
-    seed: int,
-    progress: Progress,
+    core: ModuleType, spec: ModelSpec, recipe: ToolboxRecipe, seed: int, progress: Progress
 ) -> nn.Module:
     """The clean model that the attacks start from; images in [0, 1] to logits."""
-    if spec.recipe is not None:
-        clip = load_recipe(spec.recipe)
-        start = initial_model(clip, seed)
-        sources = build_sources(clip.data, start.image_size, seed, clip.seed_of_clean(seed))
-        clean = clean_model(clip, start, sources, seed, progress)
-        return staged(zero_shot_classifier(clean, sources.class_names, sources.templates))
+    if spec.recipe is None:
+        seed = seed if spec.clean_seed is None else spec.clean_seed
+        return _benign_resnet(core, spec, recipe, seed, progress)
+    clip = load_recipe(spec.recipe)
+    start = initial_model(clip, seed)
+    sources = build_sources(clip.data, start.image_size, seed, clip.seed_of_clean(seed))
+    clean = clean_model(clip, start, sources, seed, progress)
+    return staged(zero_shot_classifier(clean, sources.class_names, sources.templates))
+
+
+def _benign_resnet(
+    core: ModuleType, spec: ModelSpec, recipe: ToolboxRecipe, seed: int, progress: Progress
+) -> nn.Module:
+    """The toolbox's ResNet trained on clean images, from the cache or now."""
+    sources = _sources(recipe, seed, spec.benign_images)
+    names = sources.class_names
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = core.models.ResNet(spec.resnet, len(arena.attack.class_names))
-    train_benign(model, arena.attack.train, spec.benign, seed, progress("train resnet"))
+        model: nn.Module = core.models.ResNet(spec.resnet, len(names))
+    training = asdict(spec.benign)
+    made_of = {"layers": spec.resnet, "training": training, "images": spec.benign_images}
+    path = cached_path("resnet", {**made_of, "scenes": recipe.scenes, "seed": seed})
+    if path.is_file():
+        load_model(model, path)
+        return model.eval()
+    images = sources.images("clean")
+    chosen = Subset(images, range(min(spec.benign_images, len(images))))
+    with TemporaryDirectory() as folder:
+        dataset = toolbox_folder(export_folder(chosen, names, Path(folder) / "clean"))
+        train_benign(model, dataset, spec.benign, seed, progress("train resnet"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_model(model, str(temporary))
     return model
 
 
-def _sources(recipe: ToolboxRecipe, seed: int) -> Sources:
+def _sources(recipe: ToolboxRecipe, seed: int, clean: int | None = None) -> Sources:
     data = load_recipe(recipe.scenes).data
     if data.source == "shapes":
         data = replace(
-            data, attack=recipe.data.train, defence=recipe.data.clean, test=recipe.data.test
+            data,
+            clean=clean or data.clean,
+            attack=recipe.data.train,
+            defence=recipe.data.clean,
+            test=recipe.data.test,
         )
     return build_sources(data, IMAGE_SIZE, seed, seed)

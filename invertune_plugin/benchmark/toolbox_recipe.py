@@ -43,12 +43,17 @@ class ModelSpec:
         recipe: recipe whose clean CLIP is taken, as a staged zero-shot classifier.
         resnet: instead of it, the toolbox's ResNet with so many layers.
         benign: training of the ResNet before any attack.
+        benign_images: for it; none of them serves attacker, defender or evaluation.
+        clean_seed: one clean ResNet for all seeds; None trains one per seed. A CLIP's recipe has
+            its own.
         training: training with poisoned data.
     """
 
     recipe: str | None = None
     resnet: int | None = None
     benign: ToolboxTraining = field(default_factory=ToolboxTraining)
+    benign_images: int = 8000
+    clean_seed: int | None = None
     training: ToolboxTraining = field(default_factory=ToolboxTraining)
 
     def __post_init__(self) -> None:

@@ -47,10 +47,13 @@ class Recipe:
     Attributes:
         run: takes a ``Job`` and its options by name.
         limit: why it cannot work on a model.
+        trains_anew: it repeats the attacker's training, from the clean model (its option
+            ``initial``) and as long; it does not repair.
     """
 
     run: Callable[..., Defended]
     limit: Limit = works_always
+    trains_anew: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ DEFENSES: Mapping[str, Recipe] = {
     "Pruning": Recipe(pruning, needs_maps),
     "NAD": Recipe(nad, needs_maps),
     "CutMix": Recipe(cut_mix),
-    "ABL": Recipe(abl),
+    "ABL": Recipe(abl, trains_anew=True),
     "MCR": Recipe(mcr),
     "ShrinkPad": Recipe(shrink_pad, needs_sides(least=8)),
     "AutoEncoderDefense": Recipe(auto_encoder, needs_sides(multiple=8)),
