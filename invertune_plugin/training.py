@@ -27,6 +27,7 @@ from invertune_plugin.modes import channels_last
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
+Penalty = Callable[[Tensor], Tensor]
 MAX_LOGIT_SCALE = math.log(100)
 KEPT_CAPTIONS = 200_000
 
@@ -69,6 +70,7 @@ def train_contrastive(
     *,
     resume_path: Path | None = None,
     report: Report | None = None,
+    penalty: Penalty | None = None,
 ) -> None:
     """Train the CLIP inside a classifier, in place; its class weights are renewed at the end.
 
@@ -78,6 +80,8 @@ def train_contrastive(
         config: the recipe.
         resume_path: state after each epoch is kept here, and training goes on from it.
         report: called with (steps done, steps in all, loss) after each step.
+        penalty: of each batch of images ``[N, 3, H, W]`` in [0, 1], added to the loss; one process
+            only.
 
     Raises:
         InputError: there are no pairs, or the processes cannot share a batch.
@@ -89,6 +93,10 @@ def train_contrastive(
         raise InputError(
             f"Expected a batch size that {accelerator.num_processes} processes can share, got "
             f"{config.batch_size}. Use a multiple of {accelerator.num_processes}."
+        )
+    if penalty is not None and accelerator.num_processes > 1:
+        raise InputError(
+            f"Expected one process for a training with a penalty, got {accelerator.num_processes}."
         )
     clip = classifier.clip
     _freeze(clip, config.freeze)
@@ -116,6 +124,8 @@ def train_contrastive(
                 pixels = to_unit(_augment(images, config, done, accelerator).to(device))
                 inputs = (pixels - classifier.mean) / classifier.std
                 loss = _loss(model, inputs, captions, tokens_of, accelerator)
+                if penalty is not None:
+                    loss = loss + penalty(pixels)
                 optimizer.zero_grad()
                 accelerator.backward(loss)
                 optimizer.step()

@@ -1,0 +1,178 @@
+"""The tables of README and docs, made from the committed results.
+
+    python benchmarks/tables.py
+
+rewrites what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` in README.md and docs/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+MARKED = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+Row = dict[str, Any]
+Rows = list[Row]
+
+
+def main() -> None:
+    """Rewrite the tables of all pages."""
+    for page in pages():
+        page.write_text(rewritten(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def pages() -> list[Path]:
+    """README and docs."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def rewritten(text: str) -> str:
+    """A page with its marked tables made anew."""
+    return MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[4], text)
+
+
+def repairs() -> str:
+    """InverTune on the shipped recipes: means over seeds, with their range."""
+    head = ["recipe, test set", "model", "CA before", "CA after", "ASR before", "ASR after"]
+    lines = []
+    for recipe, data, told in (
+        ("demo", "shapes", "demo, drawn scenes"),
+        ("demo_vit", "shapes", "demo_vit, drawn scenes"),
+        ("real", "tinyimagenet32-validation", "real, Tiny-ImageNet validation"),
+        ("real", "cifar10-test", "real, CIFAR-10 test, zero-shot"),
+    ):
+        one = [
+            row
+            for row in read("repair", measure="repair", recipe=recipe, data=data)
+            if row["attack"] != "none"
+        ]
+        none, ours = only(one, defense="none"), only(one, defense="invertune")
+        lines += [
+            [told, "clean", spread(none, "ca_clean"), "", spread(none, "asr_clean"), "", ""],
+            [
+                "",
+                "victim, no defence",
+                spread(none, "ca_before"),
+                "",
+                spread(none, "asr_before"),
+                "",
+                spread(none, "asr_rebound"),
+            ],
+            ["", "victim, InverTune", *repaired(ours), spread(ours, "asr_rebound")],
+        ]
+    return markdown([*head, "rebound"], lines)
+
+
+def repaired(rows: Rows) -> list[str]:
+    """CA before and after, ASR before and after; what was not repaired is counted."""
+    keys = ("ca_before", "ca_after", "asr_before", "asr_after")
+    told = [spread(rows, key) for key in keys]
+    missed = len([row for row in rows if "asr_after" not in row])
+    if missed:
+        told[-1] = f"{told[-1]} missed {missed} of {len(rows)}".strip()
+    return told
+
+
+def toolbox(recipe: str, line: str, column: str) -> Callable[[], str]:
+    """Table of a comparison inside the toolbox: CA / ASR afterwards, means over seeds."""
+
+    def made() -> str:
+        rows = read("toolbox", measure="comparison", recipe=recipe)
+        lines, columns = distinct(rows, line), distinct(rows, column)
+        cells = [
+            [name, *(cell(only(rows, **{line: name, column: other})) for other in columns)]
+            for name in lines
+        ]
+        return markdown([line, *columns], cells)
+
+    return made
+
+
+def grid(*recipes: str) -> Callable[[], str]:
+    """Table of comparisons inside the toolbox: a line per model and attack."""
+
+    def made() -> str:
+        rows = [
+            row for name in recipes for row in read("toolbox", measure="comparison", recipe=name)
+        ]
+        defenses = distinct(rows, "defense")
+        lines = []
+        for tower in distinct(rows, "tower"):
+            for attack in distinct(rows, "attack"):
+                found = only(rows, tower=tower, attack=attack)
+                cells = [cell(only(found, defense=name)) for name in defenses]
+                lines.append([tower, attack, *cells])
+        return markdown(["model", "attack", *defenses], lines)
+
+    return made
+
+
+def cell(rows: Rows) -> str:
+    """What came of the seeds of one pair: CA / ASR, or TPR and FPR, or why there is nothing."""
+    if not rows:
+        return "not run"
+    told = []
+    if all("ca_after" in row for row in rows):
+        told.append(f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}")
+    if all("tpr" in row for row in rows):
+        told.append(f"TPR {mean(rows, 'tpr')}, FPR {mean(rows, 'fpr')}")
+    other = [row for row in rows if row["outcome"] != "ok"]
+    for outcome in distinct(other, "outcome"):
+        share = f" {len(only(other, outcome=outcome))} of {len(rows)}" if len(rows) > 1 else ""
+        reason = "" if told else f": {other[0]['reason']}"
+        told.append(f"{outcome}{share}{reason}")
+    return "; ".join(told)
+
+
+def read(result: str, **wanted: Any) -> Rows:
+    """Rows of a result file that have these values."""
+    rows: Rows = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))["rows"]
+    return only(rows, **wanted)
+
+
+def only(rows: Rows, **wanted: Any) -> Rows:
+    """Rows that have these values."""
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def distinct(rows: Rows, key: str) -> list[str]:
+    """Values of a key in the order in which they come up."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def mean(rows: Rows, key: str) -> str:
+    """Mean of a rate over rows, in percent."""
+    return f"{100 * sum(row[key] for row in rows) / len(rows):.1f}"
+
+
+def spread(rows: Rows, key: str) -> str:
+    """Mean of a rate over rows and its least and largest value, in percent."""
+    values = [row[key] for row in rows if key in row]
+    if not values:
+        return ""
+    told = mean([row for row in rows if key in row], key)
+    low, high = 100 * min(values), 100 * max(values)
+    return told if high - low < 0.05 else f"{told} ({low:.1f}–{high:.1f})"
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    every = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(parts) + " |" for parts in every)
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "repair": repairs,
+    "toolbox attacks": toolbox("attacks", "attack", "tower"),
+    "toolbox defenses": toolbox("defenses", "defense", "tower"),
+    "toolbox table": grid("table", "table_resnet18"),
+}
+
+if __name__ == "__main__":
+    main()
