@@ -24,6 +24,7 @@ _TEXT_TOWER = (
     "transformer.",
     "ln_final.",
 )
+_COUNTERS = ("total_ops", "total_params")
 _TRANSFORMERS_LAYOUT = ("vision_model.", "text_model.")
 
 
@@ -32,8 +33,9 @@ def load_weights(
 ) -> None:
     """Load weights into an open_clip model; every key and shape must fit.
 
-    OpenAI's layout (also that of CleanCLIP and BadCLIP), open_clip's, and open_clip's with the text
-    tower under ``text.`` are understood.
+    OpenAI's layout (also that of CleanCLIP, BadCLIP and PAR), open_clip's (also that of
+    Detect-CLIP-Backdoor-Samples), and open_clip's with the text tower under ``text.`` are
+    understood. The counters that thop leaves in a model are dropped.
 
     Args:
         model: what receives the weights.
@@ -61,7 +63,7 @@ def load_weights(
         raise InputError(
             f"Expected the weights of {architecture} in {source}, got weights that do not fit:\n"
             + "\n".join(lines)
-            + f"\n{_advice(state_dict)}"
+            + f"\n{_advice(state_dict, expected)}"
         )
     model.load_state_dict(fitted, strict=True)
 
@@ -72,7 +74,8 @@ def _to_layout(
     converted: dict[str, Tensor] = convert_state_dict(model, dict(state_dict))
     fitted: dict[str, Tensor] = {}
     for key, tensor in converted.items():
-        if key in _NOT_WEIGHTS and key not in expected:
+        dropped = key in _NOT_WEIGHTS or key.rpartition(".")[2] in _COUNTERS
+        if dropped and key not in expected:
             continue
         name = key
         bare = key.removeprefix("text.")
@@ -87,7 +90,11 @@ def _to_layout(
     return fitted
 
 
-def _advice(state_dict: Mapping[str, Tensor]) -> str:
+def _advice(state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
     if any(name.startswith(_TRANSFORMERS_LAYOUT) for name in state_dict):
         return "The keys look like a Hugging Face transformers model; convert it to open_clip's."
+    if any(f"visual.{name}" in expected for name in state_dict):
+        return (
+            "The keys look like an image tower alone; a zero-shot model needs the text tower too."
+        )
     return "The checkpoint may be of another architecture: name the one that it was made with."

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from invertune_plugin.files import (
     replacing,
     write_text,
 )
+from invertune_plugin.pickles import damaged, read_pickle
 
 __all__ = [
     "file_sha256",
@@ -39,7 +37,6 @@ PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _MAX_NESTING = 4
-_SAFE_PICKLE_TORCH = (2, 6)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -65,9 +62,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         try:
             content: Any = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise _damaged(path, "safetensors", error) from error
+            raise damaged(path, "safetensors", error) from error
     elif suffix in PICKLE_SUFFIXES:
-        content = _read_pickle(path)
+        content = read_pickle(path)
     else:
         raise InputError(
             f"Expected a checkpoint that ends in {', '.join(SUFFIXES)}, got {path}. "
@@ -94,7 +91,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(CARD_KEY, "{}")
     except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path, "safetensors", error) from error
+        raise damaged(path, "safetensors", error) from error
     try:
         card = json.loads(text)
     except (ValueError, RecursionError):
@@ -149,42 +146,6 @@ def write_checkpoint(
         tensors[name] = stored
     with replacing(path) as temporary:
         save_file(tensors, temporary, {"format": "pt", CARD_KEY: text})
-
-
-def _read_pickle(path: Path) -> Any:
-    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
-    if version < _SAFE_PICKLE_TORCH:
-        raise InputError(
-            f"Expected torch 2.6 or newer to read the pickle {path} safely, got "
-            f"{torch.__version__}. Update torch, or convert the file to safetensors."
-        )
-    if _is_torchscript(path):
-        raise InputError(
-            f"Expected a state dict in {path}, got a TorchScript archive, which holds code. "
-            "Save its state_dict() as safetensors where you trust it; for OpenAI's own models "
-            "pass the tag 'openai' instead of a file."
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused is None:
-            raise _damaged(path, "PyTorch", error) from error
-        raise InputError(
-            f"Expected plain tensors in {path}, got a pickle that asks to run {refused[1]}. "
-            "It was refused and nothing ran. Save its state_dict() as safetensors where you "
-            "trust it."
-        ) from error
-    except Exception as error:
-        raise _damaged(path, "PyTorch", error) from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
 
 
 def _unwrap(content: Any, path: Path) -> Mapping[Any, Any]:
@@ -245,14 +206,6 @@ def listed(names: Sequence[str], limit: int = 5) -> str:
     """The first few names, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
-
-
-def _damaged(path: Path, kind: str, error: Exception) -> InputError:
-    detail = str(error).split("\n", 1)[0][:160] or type(error).__name__
-    return InputError(
-        f"Expected a whole {kind} file, got {path}, which cannot be read ({detail}). "
-        "It may be truncated or of another kind; download or copy it again."
-    )
 
 
 def _no_state_dict(path: Path, came: str) -> InputError:

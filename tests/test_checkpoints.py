@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -20,6 +22,7 @@ from invertune_plugin.checkpoints import (
     write_text,
 )
 from invertune_plugin.errors import InputError
+from invertune_plugin.pickles import read_pickle
 
 WEIGHTS = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
 
@@ -102,6 +105,56 @@ def test_code_in_a_pickle_never_runs(tmp_path: Path, kind: type[RunsCode], zippe
         warnings.simplefilter("ignore")
         torch.load(path, weights_only=False)
     assert proof.exists(), "the file would have run code: the test proves something"
+
+
+def test_what_lies_beside_weights_is_let_through_and_forgotten(tmp_path: Path) -> None:
+    """Options and NumPy learning rates, as PAR, CleanCLIP and BadCLIP save them."""
+    beside = {
+        "args": argparse.Namespace(lr=1e-6, betas=(0.9, 0.98)),
+        "optimizer": {"param_groups": [{"lr": np.float64(0.5), "steps": np.int64(3)}]},
+    }
+    path = saved(tmp_path / "x.pt", {"state_dict": WEIGHTS, **beside})
+    before = set(torch.serialization.get_safe_globals())
+    assert read_state_dict(path).keys() == WEIGHTS.keys()
+    content = read_pickle(path)
+    for kept in (content["args"], content["optimizer"]["param_groups"][0]["lr"]):
+        assert type(kept) not in (argparse.Namespace, np.float64)
+        assert not hasattr(kept, "__dict__")
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_numbers_of_an_older_numpy_are_let_through(tmp_path: Path) -> None:
+    content = {"state_dict": WEIGHTS, "lr": np.float64(0.5)}
+    path = saved(tmp_path / "x.pt", content, _use_new_zipfile_serialization=False)
+    old = re.sub(
+        rb"cnumpy\.(_core|core)\.multiarray\n", b"cnumpy.core.multiarray\n", path.read_bytes()
+    )
+    assert b"cnumpy.core.multiarray" in old
+    path.write_bytes(old)
+    assert read_state_dict(path).keys() == WEIGHTS.keys()
+
+
+def test_code_behind_a_name_that_is_let_through_does_not_run(tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+    evil = argparse.Namespace(lr=RunsCode(proof))
+    path = saved(tmp_path / "evil.pt", {"state_dict": WEIGHTS, "args": evil})
+    with pytest.raises(InputError, match="nothing ran"):
+        read_state_dict(path)
+    assert not proof.exists()
+
+
+def test_numpy_is_not_called_for_a_number_in_a_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "x.pt", {"state_dict": WEIGHTS, "lr": np.float64(0.5)})
+    monkeypatch.setattr(np, "dtype", lambda *_: pytest.fail("NumPy was called"))
+    assert read_state_dict(path).keys() == WEIGHTS.keys()
+
+
+def test_a_number_of_numpy_among_the_weights_is_no_tensor(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.pt", {**WEIGHTS, "scale": np.float64(0.5)})
+    with pytest.raises(InputError, match=r"not all tensors \(scale\)"):
+        read_state_dict(path)
 
 
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -66,8 +68,37 @@ def outputs(loaded: LoadedClip) -> Tensor:
 
 
 def as_clean_clip(weights: dict[str, Tensor]) -> dict[str, Any]:
-    module = {f"module.{name}": tensor for name, tensor in weights.items()}
-    return {"epoch": 9, "name": "run", "state_dict": module, "optimizer": {"state": {}}}
+    """src/main.py of nishadsinghi/CleanCLIP and LiangSiyuan21/BadCLIP; its schedule is NumPy's."""
+    state = {"epoch": 9, "name": "run", "state_dict": under_module(weights)}
+    return {**state, "optimizer": trained(weights, 0.5 * (1 + np.cos(1.0)) * 1e-6)}
+
+
+def as_par(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """train.py of nmndeep/PerturbAndRecover, which also saves its options."""
+    lr = np.linspace(3e-5, 1e-9, 5)[2]
+    state = {"epoch": 2, "state_dict": under_module(weights), "optimizer": trained(weights, lr)}
+    rest = {"scaler": torch.amp.GradScaler("cpu").state_dict(), "best_acc1": 57.1}
+    return {**state, **rest, "args": argparse.Namespace(model="ViT-B/32", betas=(0.9, 0.98))}
+
+
+def as_detect_clip(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """exp_mgmt.py of HanxunH/Detect-CLIP-Backdoor-Samples, which knows of thop's counters."""
+    counters = [f"{at}{n}" for at in ("", "visual.") for n in ("total_ops", "total_params")]
+    return {**weights, **{name: torch.zeros(1, dtype=torch.float64) for name in counters}}
+
+
+def under_module(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"module.{name}": tensor for name, tensor in weights.items()}
+
+
+def trained(weights: dict[str, Tensor], lr: Any) -> dict[str, Any]:
+    """State of an AdamW after one step, with a learning rate that a schedule has set."""
+    parameter = torch.nn.Parameter(weights["text_projection"].clone())
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = lr
+    return optimizer.state_dict()
 
 
 def as_openai(weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -84,7 +115,10 @@ def as_custom_text(weights: dict[str, Tensor]) -> dict[str, Any]:
     return {k if k.startswith(apart) else f"text.{k}": v for k, v in weights.items()}
 
 
-LAYOUTS = [dict, as_clean_clip, as_openai, as_old_open_clip, as_custom_text]
+LAYOUTS = [
+    *(dict, as_clean_clip, as_par, as_detect_clip),
+    *(as_openai, as_old_open_clip, as_custom_text),
+]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -225,6 +259,13 @@ def test_a_transformers_checkpoint_is_recognised(tmp_path: Path, vit: Path) -> N
     path = saved(tmp_path / "x.bin", {"vision_model.embeddings.class_embedding": torch.ones(3)})
     with pytest.raises(InputError, match="look like a Hugging Face transformers model"):
         load_clip(vit, path)
+
+
+def test_an_image_tower_alone_is_recognised(config: Path, tmp_path: Path) -> None:
+    tower: Any = load_clip(config).model.visual
+    path = saved(tmp_path / "x.pt", tower.state_dict())
+    with pytest.raises(InputError, match=r"look like an image tower alone; .* the text tower too"):
+        load_clip(config, path)
 
 
 def test_no_architecture_at_all_is_refused(tmp_path: Path) -> None:
