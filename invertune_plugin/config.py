@@ -28,7 +28,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(f"Expected a YAML file, got {path}, which does not exist.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"Expected YAML in {path}, got what is none: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"Expected settings (key: value) in {path}, got {type(content).__name__}.")
