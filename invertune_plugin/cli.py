@@ -30,12 +30,10 @@ Model = Annotated[
         "config. Not needed for checkpoints that invertune wrote.",
     ),
 ]
-Classes = Annotated[
-    str, typer.Option(help="imagenet, cifar10, gtsrb, or a text file with one class per line.")
-]
-Templates = Annotated[
-    str, typer.Option(help="openai, simple, single, or one format string such as 'a {}.'.")
-]
+CLASSES = "imagenet, cifar10, gtsrb, or a text file with one class per line."
+TEMPLATES = "openai, simple, single, or one format string such as 'a {}.'."
+Classes = Annotated[str, typer.Option(help=CLASSES)]
+Templates = Annotated[str, typer.Option(help=TEMPLATES)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 QuickGelu = Annotated[
     bool | None,
@@ -110,34 +108,46 @@ def evaluate(
         str, typer.Argument(help="A file, an open_clip tag, or hf-hub:org/name.")
     ],
     images: Annotated[str, typer.Option(help="Labelled images: a folder by class, or .parquet.")],
-    classes: Classes,
+    classes: Annotated[
+        str | None, typer.Option(help=f"{CLASSES} With --card: those of the card.")
+    ] = None,
     model: Model = None,
-    templates: Templates = "simple",
+    templates: Annotated[
+        str | None, typer.Option(help=f"{TEMPLATES} With --card: those of the card; else simple.")
+    ] = None,
     trigger: TriggerFile = None,
     target: Annotated[str | None, typer.Option(help="The attacker's class.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(help="Card to check against: YAML, JSON or a checkpoint; docs/victims.md."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the numbers.")] = None,
     device: Device = "auto",
     quick_gelu: QuickGelu = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Clean accuracy and, with a trigger and its target, attack success of any checkpoint."""
+    """Clean accuracy and, with a trigger and its target, attack success of any checkpoint.
+
+    With --card, which names classes, templates, trigger and target, the exit code is 1 where the
+    measured numbers are not those of the card.
+    """
     from invertune_plugin.benchmark.evaluate_command import EvaluateJob, evaluate_checkpoint
 
-    evaluate_checkpoint(
-        EvaluateJob(
-            checkpoint=checkpoint,
-            model=model,
-            images=images,
-            classes=classes,
-            templates=templates,
-            trigger=trigger,
-            target=target,
-            out=out,
-            device=device,
-            quick_gelu=quick_gelu,
-            overwrite=overwrite,
-        )
+    job = EvaluateJob(
+        checkpoint=checkpoint,
+        model=model,
+        images=images,
+        classes=classes,
+        templates=templates,
+        trigger=trigger,
+        target=target,
+        card=card,
+        out=out,
+        device=device,
+        quick_gelu=quick_gelu,
+        overwrite=overwrite,
     )
+    raise typer.Exit(evaluate_checkpoint(job))
 
 
 @app.command()

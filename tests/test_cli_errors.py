@@ -237,3 +237,75 @@ def test_images_without_labels_cannot_be_evaluated(
 
 def test_unknown_recipe(invertune: Command, tmp_path: Path) -> None:
     refused(invertune("run", "dmeo", "--out", tmp_path), "demo", "real", "'dmeo'")
+
+
+@pytest.fixture
+def evaluate(invertune: Command, lab: Path) -> Command:
+    """``invertune evaluate`` of the lab's checkpoint."""
+
+    def run(*words: object) -> tuple[int, str]:
+        images = ("--images", lab / "images", "--device", "cpu")
+        return invertune("evaluate", lab / "rn.safetensors", *images, *words)
+
+    return run
+
+
+def card_file(path: Path, **changes: object) -> Path:
+    """A card for the lab's checkpoint, which is random and hides no backdoor."""
+    values = {
+        "attack": "badnets",
+        "trigger": {"kind": "patch", "size": 4},
+        "target": "star",
+        "class_names": CLASSES,
+        "templates": ["a {}."],
+        "ca": 0.33,
+        "ca_n": 72,
+    }
+    path.write_text(json.dumps({**values, **changes}))
+    return path
+
+
+def test_a_card_that_the_checkpoint_contradicts(evaluate: Command, tmp_path: Path) -> None:
+    out = tmp_path / "measured.json"
+    card = card_file(tmp_path / "x.card.yaml", asr=0.5, asr_n=10**6, ca=0.99)
+    code, said = evaluate("--card", card, "--out", out)
+    assert code == 1, said
+    assert said.startswith("Expected, as the card says, CA 99.0%, got ")
+    assert "; and ASR 50.0%, got " in said
+    assert "QuickGELU" in said
+    row = json.loads(out.read_text())["rows"][0]
+    assert row["outcome"] == "rejected"
+    assert row["attack"].startswith("patch-")
+
+
+def test_a_card_that_the_checkpoint_meets(evaluate: Command, tmp_path: Path) -> None:
+    code, said = evaluate("--card", card_file(tmp_path / "x.card.yaml"))
+    assert code == 0, said
+    assert said.startswith("It is what the card says: CA 3")
+
+
+def test_a_checkpoint_without_its_card(evaluate: Command, lab: Path) -> None:
+    refused(evaluate("--card", lab / "rn.safetensors"), "rn.card.yaml", "docs/victims.md")
+
+
+def test_card_with_an_unknown_key(evaluate: Command, tmp_path: Path) -> None:
+    refused(evaluate("--card", card_file(tmp_path / "c.yaml", asrr=1)), "asrr", "'asr'")
+
+
+def test_card_that_is_missing(evaluate: Command, tmp_path: Path) -> None:
+    refused(evaluate("--card", tmp_path / "none.card.yaml"), "none.card.yaml", "not exist")
+
+
+def test_card_with_another_target_trigger_or_classes(
+    evaluate: Command, lab: Path, tmp_path: Path
+) -> None:
+    card = card_file(tmp_path / "c.yaml", fingerprint="patch-0")
+    refused(evaluate("--card", card, "--target", "ring"), "'star'", "--target 'ring'")
+    refused(evaluate("--card", card, "--trigger", lab / "patch.yaml"), "patch-0", "got patch-")
+    card_file(card)
+    (tmp_path / "two.txt").write_text("star\nring")
+    refused(evaluate("--card", card, "--classes", tmp_path / "two.txt"), "3 class_names", "got 2")
+
+
+def test_neither_classes_nor_card(evaluate: Command) -> None:
+    refused(evaluate(), "--classes", "--card")

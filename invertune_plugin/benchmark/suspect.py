@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,18 +38,21 @@ class Suspect:
 def open_suspect(
     checkpoint: str,
     model: str | None,
-    classes: str,
-    template_set: str,
+    classes: str | Sequence[str],
+    template_set: str | Sequence[str],
     device: str,
     quick_gelu: bool | None,
 ) -> Suspect:
     """Load a checkpoint as a zero-shot classifier.
 
+    Classes and templates are specs of the command line, or lists to be taken as they are.
+
     Raises:
         InputError: device, classes, architecture or checkpoint cannot be used.
     """
     place = pick_device(device)
-    names, texts = class_names(classes), templates(template_set)
+    names = class_names(classes) if isinstance(classes, str) else classes
+    texts = templates(template_set) if isinstance(template_set, str) else template_set
     loaded = load_clip(model, checkpoint, quick_gelu=quick_gelu)
     cache = cache_root() / "class-weights"
     return Suspect(loaded, zero_shot_classifier(loaded, names, texts, place, cache))
@@ -69,7 +73,16 @@ def open_attack(
         raise InputError(
             f"Expected --trigger and --target together, got only {given}. Add the other."
         )
-    return Attack(parse(Trigger, read_yaml(trigger)), classifier.class_index(target))  # type: ignore[type-abstract]
+    return Attack(open_trigger(trigger), classifier.class_index(target))
+
+
+def open_trigger(path: Path) -> Trigger:
+    """A trigger from a YAML file.
+
+    Raises:
+        InputError: the file holds no trigger.
+    """
+    return parse(Trigger, read_yaml(path))  # type: ignore[type-abstract]
 
 
 def labelled_images(spec: str, classifier: ZeroShotClassifier) -> ImageSet:
