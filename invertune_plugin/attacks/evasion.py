@@ -119,4 +119,5 @@ class DecoupledTarget:
         moved = self.classifier.encode_image((images + self.delta).clamp(0, 1))
         with torch.no_grad():
             still = self.classifier.encode_image(images)
-        return 1 - (moved * still).sum(-1).mean()
+        kept: Tensor = (moved * still).sum(-1).mean()
+        return 1 - kept

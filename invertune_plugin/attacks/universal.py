@@ -78,4 +78,5 @@ def projected(delta: Tensor, norm: Norm, epsilon: float) -> Tensor:
     """The nearest perturbation within the bound."""
     if norm == "linf":
         return delta.clamp(-epsilon, epsilon)
-    return delta * (epsilon / delta.norm().clamp_min(1e-12)).clamp(max=1)
+    share: Tensor = (epsilon / delta.norm().clamp_min(1e-12)).clamp(max=1)
+    return delta * share
