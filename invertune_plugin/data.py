@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -38,6 +38,41 @@ Captions = tuple[str, ...]
 ImageSet = Items[int]
 PairSet = Items[Captions]
 T = TypeVar("T")
+
+
+class Texts(Sequence[T]):
+    """Labels or captions of a data set, each read when it is asked for.
+
+    Args:
+        count: how many there are.
+        read: the text of an index from 0 to ``count - 1``.
+    """
+
+    def __init__(self, count: int, read: Callable[[int], T]) -> None:
+        self._indices = range(count)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | list[T]:
+        if isinstance(index, slice):
+            return [self._read(i) for i in self._indices[index]]
+        return self._read(self._indices[index])
+
+
+def texts_of(dataset: Items[T]) -> Sequence[T]:
+    """The labels or captions of a data set; where it has ``texts``, no image is decoded."""
+    known = getattr(dataset, "texts", None)
+    if known is not None:
+        return cast("Sequence[T]", known)
+    return Texts(len(dataset), lambda index: dataset[index][1])
 
 
 class InMemory(Generic[T]):
@@ -78,6 +113,12 @@ class Subset(Generic[T]):
     def __getitem__(self, index: int) -> tuple[Tensor, T]:
         return self.dataset[self.indices[index]]
 
+    @property
+    def texts(self) -> Sequence[T]:
+        """Labels or captions of the chosen items."""
+        known = texts_of(self.dataset)
+        return Texts(len(self), lambda index: known[self.indices[index]])
+
     def content_key(self, index: int) -> bytes:
         """The key of the underlying item."""
         return self.dataset.content_key(self.indices[index])
@@ -96,6 +137,17 @@ class Concat(Generic[T]):
     def __getitem__(self, index: int) -> tuple[Tensor, T]:
         part, i = self.places[index]
         return part[i]
+
+    @property
+    def texts(self) -> Sequence[T]:
+        """Labels or captions, one part behind the other."""
+        known = {id(part): texts_of(part) for part in self.parts}
+
+        def read(index: int) -> T:
+            part, i = self.places[index]
+            return known[id(part)][i]
+
+        return Texts(len(self), read)
 
     def content_key(self, index: int) -> bytes:
         """The key of the underlying item."""
@@ -123,12 +175,21 @@ class ClassCaptions:
 
     def __getitem__(self, index: int) -> tuple[Tensor, Captions]:
         image, label = self.dataset[index]
+        return image, self._captions(index, label)
+
+    @property
+    def texts(self) -> Sequence[Captions]:
+        """Captions per image."""
+        labels = texts_of(self.dataset)
+        return Texts(len(self), lambda index: self._captions(index, labels[index]))
+
+    def _captions(self, index: int, label: int) -> Captions:
         if label < 0:
             raise InputError(
                 f"Expected labelled images, got image {index} without a label. Leave such images "
                 "out with Subset."
             )
-        return image, self.captions[label]
+        return self.captions[label]
 
     def content_key(self, index: int) -> bytes:
         """The key of the underlying image."""

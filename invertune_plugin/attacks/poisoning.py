@@ -1,19 +1,84 @@
-"""Poisoning of image-caption pairs with a trigger (Carlini and Terzis 2022, section 3)."""
+"""Poisoning of image-caption pairs with triggers (Carlini and Terzis 2022, section 3)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from invertune_plugin.data import Captions, PairSet, mention
+from invertune_plugin.attacks.backdoors import Backdoor
+from invertune_plugin.attacks.captions import CaptionRule, TemplateCaptions
+from invertune_plugin.attacks.choosing import Candidates, choose
+from invertune_plugin.attacks.ground_truth import GroundTruth, PlantedBackdoor, PoisonedItem
+from invertune_plugin.attacks.poisoned_set import PoisonedSet
+from invertune_plugin.data import Captions, PairSet, mention, texts_of
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Trigger
 
 
-class PoisonedPairs:
+class PoisonedCaptions(PoisonedSet[Captions, str]):
+    """Pairs of which a few carry a trigger and captions of its target word.
+
+    Args:
+        dataset: clean pairs.
+        backdoors: triggers and target words; they poison disjoint pairs in equal shares.
+        rate: poisoned share of the pairs, in (0, 1); with ``KeptCaptions`` of those that name a
+            target, in (0, 1].
+        captions: what poisoned pairs say.
+        sources: only pairs that name one of these words are poisoned; empty for any. Pairs that
+            name the target are never poisoned, or with ``KeptCaptions`` only those.
+        seed: of the choice of pairs.
+
+    Attributes:
+        poisoned: indices of the poisoned pairs, sorted; the ground truth for detectors.
+        targets: target word per poisoned index.
+
+    Raises:
+        InputError: the rate is no share, or poisons too few pairs; too few pairs can be poisoned; a
+            source is a target; no pair has real captions of a target.
+    """
+
+    def __init__(
+        self,
+        dataset: PairSet,
+        backdoors: Sequence[Backdoor[str]],
+        rate: float,
+        captions: CaptionRule,
+        sources: Sequence[str] = (),
+        seed: int = 0,
+    ) -> None:
+        self.rate, self.seed = rate, seed
+        self.caption_rule, self.sources = captions, tuple(sources)
+        _check_sources(self.sources, backdoors)
+        texts = texts_of(dataset)
+        candidates = [_candidates(each.target, captions, self.sources) for each in backdoors]
+        chosen = choose(texts, candidates, rate, seed, "pairs", captions.clean_label)
+        super().__init__(dataset, backdoors, chosen)
+        self._writers = [captions.writer(texts, each.target) for each in backdoors]
+        self.targets = {i: self.backdoors[n].target for i, n in self.backdoor_of.items()}
+
+    def ground_truth(self) -> GroundTruth:
+        """What was poisoned, and how."""
+        return GroundTruth(
+            size=len(self),
+            rate=self.rate,
+            seed=self.seed,
+            settings={**self.caption_rule.parameters(), "sources": list(self.sources)},
+            backdoors=tuple(
+                PlantedBackdoor(b.trigger.fingerprint(), b.trigger.parameters(), b.target)
+                for b in self.backdoors
+            ),
+            poisoned=tuple(
+                PoisonedItem(i, number, self.targets[i]) for i, number in self.backdoor_of.items()
+            ),
+        )
+
+    def _poisoned_text(self, index: int, text: Captions) -> Captions:
+        return self._writers[self.backdoor_of[index]](index)
+
+
+class PoisonedPairs(PoisonedCaptions):
     """Pairs of which a few carry the trigger and captions of the target word.
+
+    The plain case of ``PoisonedCaptions``: one backdoor, templates, any source.
 
     Args:
         dataset: clean pairs.
@@ -39,44 +104,28 @@ class PoisonedPairs:
         templates: Sequence[str],
         seed: int = 0,
     ) -> None:
-        if not 0 < rate < 1:
-            raise InputError(f"Expected a poisoned rate between 0 and 1, got {rate}.")
-        count = round(rate * len(dataset))
-        if count == 0:
+        backdoors = [Backdoor(trigger, target)]
+        super().__init__(dataset, backdoors, rate, TemplateCaptions(tuple(templates)), seed=seed)
+
+
+def _check_sources(sources: Sequence[str], backdoors: Sequence[Backdoor[str]]) -> None:
+    for backdoor in backdoors:
+        if backdoor.target.casefold() in (source.casefold() for source in sources):
             raise InputError(
-                f"Expected a rate that poisons at least one of {len(dataset)} pairs, got {rate}, "
-                f"which poisons none. Use {1 / max(len(dataset), 1):.2g} or more."
+                f"Expected source words other than the target, got {backdoor.target!r} as both. "
+                "Take it from the sources or choose another target."
             )
-        self.dataset = dataset
-        self.trigger = trigger
-        self.captions: Captions = tuple(template.format(target) for template in templates)
-        self.poisoned = self._choose(count, target, seed)
-        self._chosen = set(self.poisoned)
 
-    def _choose(self, count: int, target: str, seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        chosen: list[int] = []
-        for i in torch.randperm(len(self.dataset), generator=generator).tolist():
-            if len(chosen) == count:
-                break
-            if not mention(self.dataset[i][1], target):
-                chosen.append(i)
-        if len(chosen) < count:
-            raise InputError(
-                f"Expected {count} pairs whose captions do not name {target!r}, got {len(chosen)}. "
-                "Lower the rate or choose another target."
-            )
-        return sorted(chosen)
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+def _candidates(target: str, captions: CaptionRule, sources: Sequence[str]) -> Candidates[Captions]:
+    named = captions.clean_label
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Captions]:
-        image, captions = self.dataset[index]
-        if index not in self._chosen:
-            return image, captions
-        return self.trigger.on_bytes(image[None], torch.tensor([index]))[0], self.captions
+    def fits(found: Captions) -> bool:
+        if mention(found, target) != named:
+            return False
+        return not sources or any(mention(found, source) for source in sources)
 
-    def content_key(self, index: int) -> bytes:
-        """The key of the clean image."""
-        return self.dataset.content_key(index)
+    wanted = f"pairs whose captions {'name' if named else 'do not name'} {target!r}"
+    if sources:
+        wanted += f" and name {' or '.join(map(repr, sources))}"
+    return Candidates(fits, wanted)
