@@ -13,7 +13,7 @@ from invertune_plugin.adapters.data_root import data_file, data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
 from invertune_plugin.adapters.parquet import ParquetImages, ParquetPairs
 from invertune_plugin.adapters.parquet_table import schema_of
-from invertune_plugin.adapters.shards import ShardPairs, expand
+from invertune_plugin.adapters.shards import ShardImages, ShardPairs, expand, has_labels
 from invertune_plugin.adapters.torchvision_sets import TorchvisionSet
 from invertune_plugin.data import ImageSet, PairSet
 from invertune_plugin.errors import InputError
@@ -23,6 +23,7 @@ __all__ = [
     "ImageFolderSet",
     "ParquetImages",
     "ParquetPairs",
+    "ShardImages",
     "ShardPairs",
     "TorchvisionSet",
     "Unlabelled",
@@ -50,6 +51,11 @@ class Unlabelled:
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.pairs[index][0], -1
 
+    @property
+    def texts(self) -> list[int]:
+        """No labels."""
+        return [-1] * len(self)
+
     def content_key(self, index: int) -> bytes:
         """The key of the underlying image."""
         return self.pairs.content_key(index)
@@ -64,9 +70,10 @@ def image_set(
     """Open images, with labels where there are any.
 
     Args:
-        spec: a folder of images; ``*.parquet`` (Hugging Face schema); a caption table or shards,
-            whose images get label -1. Ranges (``x-{000..003}.tar``) and ``*`` name several files.
-            A relative path that does not exist here is looked up in ``data_root()``.
+        spec: a folder of images; ``*.parquet`` (Hugging Face schema); shards with labels; a caption
+            table or shards with captions, whose images get label -1. Ranges
+            (``x-{000..003}.tar``) and ``*`` name several files. A relative path that does not exist
+            here is looked up in ``data_root()``.
         size: side of the decoded images in pixels.
         class_names: names that labels shall count in; the data set's own where omitted. Images of
             other classes get label -1.
@@ -78,6 +85,8 @@ def image_set(
     paths = _resolve(spec)
     if paths[0].is_dir():
         return ImageFolderSet(paths[0], size, class_names, min_images)
+    if paths[0].suffix == ".tar" and has_labels(paths[0]):
+        return ShardImages(paths, size, class_names, min_images)
     if paths[0].suffix != ".parquet":
         return Unlabelled(pair_set(spec, size, min_images))
     label = "label" if "label" in schema_of(paths[0]).names else None

@@ -6,15 +6,20 @@ run a specification such as ``pipe:...`` as a command.
 
 from __future__ import annotations
 
+import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 
+CLASS_NAMES = "classnames.txt"
+FIRST_MEMBERS = 8
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -32,8 +37,9 @@ def expand(spec: str) -> list[str]:
 class ShardPairs(VerifiedSet[Captions]):
     """Images (``.jpg``, ``.png``, ...) with the caption (``.txt``) of the same name.
 
-    Only captions and the images' places in the files are kept in memory. Samples that lack one of
-    the two are left out, as in open_clip.
+    A ``.json`` of that name with a list ``captions`` gives all captions of an image. Only captions
+    and the images' places in the files are kept in memory. Samples without a caption are left out,
+    as in open_clip.
 
     Args:
         paths: uncompressed tar files.
@@ -55,33 +61,137 @@ class ShardPairs(VerifiedSet[Captions]):
         min_images: int = 1,
         threads: int = 2,
     ) -> None:
-        entries = [entry for path in paths for entry in _entries(Path(path))]
-        source = ", ".join(str(path) for path in paths)
-        super().__init__(entries, size, source, min_images, threads)
+        entries = [
+            Entry(path, captions, image.offset_data, image.size, image.name)
+            for path in map(Path, paths)
+            for image, parts in _samples(path, ("txt", "json"))
+            if (captions := _captions(parts))
+        ]
+        super().__init__(entries, size, _listed(paths), min_images, threads)
 
 
-def _entries(path: Path) -> list[Entry[Captions]]:
+class ShardImages(VerifiedSet[int]):
+    """Images with the label (``.cls``, a number) of the same name.
+
+    Samples without a label are left out.
+
+    Args:
+        paths: uncompressed tar files.
+        size: side of the decoded images in pixels.
+        class_names: names that labels shall count in. Where there is a ``classnames.txt`` (one name
+            a line, in label order) beside the first shard, labels are translated by name (those
+            without a match become -1); where there is none, the numbers are taken to count in
+            these.
+        min_images: fewest readable images to go on with.
+        threads: threads of the pass that finds unreadable images.
+
+    Attributes:
+        class_names: what the labels mean.
+        unreadable: images that were skipped, as shard/member.
+
+    Raises:
+        InputError: a shard is missing or no tar file, there are no class names, a label is out of
+            their range, or too few images can be read.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        size: int,
+        class_names: Sequence[str] | None = None,
+        min_images: int = 1,
+        threads: int = 2,
+    ) -> None:
+        own = _own_names(Path(paths[0]).parent / CLASS_NAMES)
+        if own is None and class_names is None:
+            raise InputError(
+                f"Expected {CLASS_NAMES} beside {paths[0]}, got none. "
+                "Pass class_names, in label order."
+            )
+        self.class_names: list[str] = list(class_names if class_names is not None else own or ())
+        label = (
+            list(range(len(self.class_names)))
+            if own is None
+            else match_names(own, self.class_names)
+        )
+        entries = [
+            Entry(path, _label(parts["cls"], label, where), image.offset_data, image.size, where)
+            for path in map(Path, paths)
+            for image, parts in _samples(path, ("cls",))
+            if "cls" in parts and (where := image.name)
+        ]
+        super().__init__(entries, size, _listed(paths), min_images, threads)
+
+
+def has_labels(path: Path) -> bool:
+    """Whether the first samples of a shard have labels.
+
+    Raises:
+        InputError: it is missing or no tar file.
+    """
+    first = islice(_members(path), FIRST_MEMBERS)
+    return any(member.name.lower().endswith(".cls") for member, _ in first)
+
+
+def _samples(path: Path, extensions: Sequence[str]) -> list[tuple[tarfile.TarInfo, dict[str, str]]]:
+    """The images of a shard, each with those of its other parts that have these extensions."""
     images: dict[str, tarfile.TarInfo] = {}
-    captions: dict[str, str] = {}
+    texts: dict[str, dict[str, str]] = {}
+    for member, shard in _members(path):
+        folder, base = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
+        stem, _, extension = base.partition(".")
+        if not member.isreg() or not stem:
+            continue
+        key, extension = str(folder / stem), extension.lower()
+        if f".{extension}" in EXTENSIONS:
+            images[key] = member
+        elif extension in extensions and (file := shard.extractfile(member)):
+            text = file.read().decode("utf-8", errors="replace").strip()
+            texts.setdefault(key, {})[extension] = text
+    return [(member, texts.get(key, {})) for key, member in images.items()]
+
+
+def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
     try:
         with tarfile.open(path, "r:") as shard:
-            for member in shard:
-                folder, base = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
-                stem, _, extension = base.partition(".")
-                if not member.isreg() or not stem:
-                    continue
-                key = str(folder / stem)
-                if f".{extension.lower()}" in EXTENSIONS:
-                    images[key] = member
-                elif extension.lower() == "txt" and (file := shard.extractfile(member)):
-                    captions[key] = file.read().decode("utf-8", errors="replace").strip()
+            yield from ((member, shard) for member in shard)
     except (OSError, tarfile.TarError) as error:
         raise InputError(
             f"Expected an uncompressed tar file at {path}, got: {error}. "
             "Check the path; unpack a compressed shard first."
         ) from error
-    return [
-        Entry(path, (captions[key],), member.offset_data, member.size, member.name)
-        for key, member in images.items()
-        if captions.get(key)
-    ]
+
+
+def _captions(parts: dict[str, str]) -> Captions:
+    try:
+        several = json.loads(parts.get("json") or "{}")["captions"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        several = None
+    if isinstance(several, list) and several and all(isinstance(c, str) and c for c in several):
+        return tuple(several)
+    return (parts["txt"],) if parts.get("txt") else ()
+
+
+def _label(text: str, label: Sequence[int], where: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or int(text) >= len(label):
+        raise InputError(
+            f"Expected labels from 0 to {len(label) - 1}, got {text[:20]!r} for {where}. "
+            "Correct the class names or the label."
+        )
+    return label[int(text)]
+
+
+def _own_names(path: Path) -> list[str] | None:
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"Expected class names in UTF-8, one a line, in {path}, got: {error}. "
+            "Save it as plain text."
+        ) from error
+
+
+def _listed(paths: Sequence[str | Path]) -> str:
+    return ", ".join(str(path) for path in paths)

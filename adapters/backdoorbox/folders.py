@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,8 @@ from torchvision.datasets import CIFAR10, MNIST, DatasetFolder
 
 from invertune_plugin.adapters.images import open_rgb
 from invertune_plugin.adapters.verified import EXTENSIONS
+from invertune_plugin.adapters.writing.folder import CLASS_FOLDER, write_classes
+from invertune_plugin.adapters.writing.replacing import refuse_filled, replacing_folder
 from invertune_plugin.data import ImageSet
 from invertune_plugin.errors import InputError
 
@@ -65,28 +63,9 @@ def export_folder(
             label is out of range, a class has no image, or the disk refuses.
     """
     root = Path(root)
-    _refuse_filled(root, overwrite)
-    names = [f"{_padded(i, len(class_names))}-{_legal(n)}" for i, n in enumerate(class_names)]
-    empty = set(range(len(names)))
-    with _replacing_folder(root) as partial:
-        for name in names:
-            (partial / name).mkdir()
-        for index in range(len(dataset)):
-            image, label = dataset[index]
-            if not 0 <= label < len(names):
-                raise InputError(
-                    f"Expected labels from 0 to {len(names) - 1}, got {label} at image {index}. "
-                    "Leave unlabelled images out with Subset."
-                )
-            empty.discard(label)
-            file = partial / names[label] / f"{_padded(index, len(dataset), 4)}.png"
-            Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(file)
-        if empty:
-            raise InputError(
-                "Expected an image of every class, got none of "
-                f"{', '.join(class_names[i] for i in sorted(empty)[:8])}. Export images of all "
-                "classes: the toolbox numbers the classes by the folders that hold images."
-            )
+    refuse_filled(root, overwrite, CLASS_FOLDER, "export_folder")
+    with replacing_folder(root) as partial:
+        write_classes(dataset, class_names, partial)
     return root
 
 
@@ -203,54 +182,3 @@ def _check_folder(dataset: DatasetFolder) -> None:
 def _fitting(size: int) -> list[Any]:
     bicubic = transforms.InterpolationMode.BICUBIC
     return [transforms.Resize(size, bicubic), transforms.CenterCrop(size)]
-
-
-def _legal(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_") or "class"
-
-
-def _padded(number: int, count: int, least: int = 1) -> str:
-    return str(number).zfill(max(least, len(str(max(count - 1, 0)))))
-
-
-def _refuse_filled(root: Path, overwrite: bool) -> None:
-    if root.exists() and not root.is_dir():
-        raise InputError(f"Expected a folder to write, got the file {root}. Choose another name.")
-    entries = list(root.iterdir()) if root.is_dir() else []
-    if not entries:
-        return
-    if not overwrite:
-        raise InputError(
-            f"Expected a folder that is empty or absent, got {root} with {len(entries)} entries. "
-            "Pass overwrite=True to replace it, or choose another name."
-        )
-    foreign = [
-        entry.name for entry in entries if not re.fullmatch(r"\d+-[A-Za-z0-9_-]+", entry.name)
-    ]
-    if foreign:
-        raise InputError(
-            f"Expected to replace an earlier export, got {root} with {foreign[0]!r} in it. "
-            "Only folders of export_folder are replaced: remove it yourself."
-        )
-
-
-@contextmanager
-def _replacing_folder(root: Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``root``; it takes that name when the block ends well."""
-    partial = root.with_name(f".{uuid.uuid4().hex}.partial")
-    retired = root.with_name(f".{uuid.uuid4().hex}.retired")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if root.exists():
-            root.rename(retired)
-        partial.rename(root)
-        shutil.rmtree(retired, ignore_errors=True)
-    except OSError as error:
-        raise InputError(
-            f"Expected to write {root}, got: {error}. Choose a folder you can write to."
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if retired.exists() and not root.exists():
-            retired.rename(root)

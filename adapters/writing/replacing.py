@@ -1,0 +1,72 @@
+"""Folders that are complete or absent, and are replaced only by their own kind."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from invertune_plugin.errors import InputError
+
+
+def refuse_filled(
+    root: Path, overwrite: bool, own: str, writer: str, hint: str = "overwrite=True"
+) -> None:
+    """Check that a folder can be written; call it before the work that fills it.
+
+    Args:
+        root: the folder.
+        overwrite: an earlier folder of the same kind may be replaced.
+        own: pattern of the names of which such a folder consists.
+        writer: what writes such folders, for messages.
+        hint: how to ask for ``overwrite``, for messages.
+
+    Raises:
+        InputError: ``root`` is a file or holds anything; with ``overwrite``: anything else than
+            what the writer made.
+    """
+    if root.exists() and not root.is_dir():
+        raise InputError(f"Expected a folder to write, got the file {root}. Choose another name.")
+    entries = list(root.iterdir()) if root.is_dir() else []
+    if not entries:
+        return
+    if not overwrite:
+        raise InputError(
+            f"Expected a folder that is empty or absent, got {root} with {len(entries)} entries. "
+            f"Pass {hint} to replace it, or choose another name."
+        )
+    foreign = [entry.name for entry in entries if not re.fullmatch(own, entry.name)]
+    if foreign:
+        raise InputError(
+            f"Expected to replace an earlier export, got {root} with {foreign[0]!r} in it. "
+            f"Only folders of {writer} are replaced: remove it yourself."
+        )
+
+
+@contextmanager
+def replacing_folder(root: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``root``; it takes that name when the block ends well.
+
+    Raises:
+        InputError: writing failed, for instance because the disk is full.
+    """
+    partial = root.with_name(f".{uuid.uuid4().hex}.partial")
+    retired = root.with_name(f".{uuid.uuid4().hex}.retired")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if root.exists():
+            root.rename(retired)
+        partial.rename(root)
+        shutil.rmtree(retired, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"Expected to write {root}, got: {error}. Choose a folder you can write to."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if retired.exists() and not root.exists():
+            retired.rename(root)
