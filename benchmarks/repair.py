@@ -154,7 +154,7 @@ def prepared(recipe: Recipe, seed: int) -> tuple[ZeroShotClassifier, Sources]:
         start = initial_model(recipe, seed)
         sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
         clean = clean_model(recipe, start, sources, seed, progress)
-        loaded = victim_model(recipe, sources, clean, seed, progress)
+        loaded = victim_model(recipe, sources, clean, seed, progress).loaded
     return zero_shot_classifier(loaded, sources.class_names, sources.templates), sources
 
 

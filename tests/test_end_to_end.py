@@ -101,7 +101,7 @@ def test_a_second_run_takes_the_models_from_the_cache(
     start = models.initial_model(recipe, 0)
     sources = build_sources(recipe.data, start.image_size, seed=0, clean_seed=0)
     clean = models.clean_model(recipe, start, sources, 0, lambda _: print)
-    victim = models.victim_model(recipe, sources, clean, 0, lambda _: print)
+    victim = models.victim_model(recipe, sources, clean, 0, lambda _: print).loaded
     kept = {str(path) for path in (lab / "cache" / "models").iterdir()}
     assert kept == {clean.source, victim.source}
 

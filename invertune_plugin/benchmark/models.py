@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from invertune_plugin.adapters.open_clip import (
     save_clip,
     zero_shot_classifier,
 )
-from invertune_plugin.attacks.poisoning import PoisonedPairs
+from invertune_plugin.attacks.attack import AttackConfig, backdoors_of, plant
+from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.recipe import Recipe, model_config
 from invertune_plugin.benchmark.sources import Sources
 from invertune_plugin.data import PairSet
 from invertune_plugin.training import Report, TrainingConfig, train_contrastive
+from invertune_plugin.triggers import load_trigger, save_trigger
 
 Progress = Callable[[str], Report]
 
@@ -72,6 +74,19 @@ def clean_model(
     )
 
 
+@dataclass(frozen=True)
+class LoadedVictim:
+    """A victim and what was planted in it.
+
+    Attributes:
+        loaded: the model.
+        backdoors: triggers and target words, the recipe's own first.
+    """
+
+    loaded: LoadedClip
+    backdoors: tuple[Backdoor[str], ...]
+
+
 def victim_model(
     recipe: Recipe,
     sources: Sources,
@@ -79,31 +94,46 @@ def victim_model(
     seed: int,
     progress: Progress,
     device: str = "cpu",
-) -> LoadedClip:
-    """The clean CLIP fine-tuned on poisoned pairs, from the cache or trained."""
+) -> LoadedVictim:
+    """The victim of a recipe, from the cache or made of the clean CLIP."""
     attack = recipe.attack
     made_of = {
         "parent": clean.source_sha256,
         "data": asdict(recipe.data),
-        "trigger": attack.trigger.parameters(),
-        "target": attack.target,
-        "rate": attack.rate,
-        "training": asdict(attack.training),
+        "attack": described(attack),
         "seed": seed,
     }
-
-    def poisoned() -> PairSet:
-        return PoisonedPairs(
-            sources.pairs("attack"),
-            attack.trigger,
-            attack.target,
-            attack.rate,
-            sources.templates,
-            seed,
+    path = cached_path("victim", made_of)
+    crafted = path.with_suffix(".trigger.safetensors")
+    classifier = zero_shot_classifier(clean, sources.class_names, sources.templates, device)
+    if not path.is_file():
+        resume = path.with_suffix(".resume")
+        report = progress("train victim")
+        pairs, images = sources.pairs("attack"), sources.images("attack")
+        made = plant(
+            attack, classifier, pairs, images, seed, resume_path=resume, report=report
         )
+        if attack.trigger is None:
+            save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
+        card = {"role": "victim", "made_of": made_of, "version": __version__}
+        save_clip(path, replace(clean, model=made.classifier.clip), card)
+        resume.unlink(missing_ok=True)
+    trigger = attack.trigger or load_trigger(crafted)
+    return LoadedVictim(
+        load_clip(None, path), backdoors_of(attack, trigger, list(sources.class_names))
+    )
 
-    config = replace(attack.training, seed=seed)
-    return _cached("victim", made_of, clean, poisoned, config, progress, device)
+
+def described(attack: AttackConfig) -> dict[str, Any]:
+    """An attack as JSON values."""
+    settings = {
+        name: asdict(value) if is_dataclass(value) else value
+        for name, value in ((f.name, getattr(attack, f.name)) for f in fields(attack))
+        if value is not None and name not in ("trigger", "also")
+    }
+    settings["trigger"] = attack.trigger.parameters() if attack.trigger else None
+    settings["also"] = [(p.trigger.parameters(), p.target) for p in attack.also]
+    return settings
 
 
 def _cached(

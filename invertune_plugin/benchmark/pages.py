@@ -64,7 +64,7 @@ def experiment_page(found: Experiment, record: Mapping[str, Any]) -> ReportPage:
     """The page of ``invertune run``."""
     recipe = found.recipe
     victim, main = found.models["victim"], found.tests[0]
-    attack = Attack(recipe.attack.trigger, victim.class_index(recipe.attack.target))
+    attack = Attack(found.backdoor.trigger, victim.class_index(found.backdoor.target))
     return ReportPage(
         title=f"InverTune on the recipe “{recipe.name}”, seed {found.seed}",
         repair=found.repair,
@@ -79,7 +79,7 @@ def experiment_page(found: Experiment, record: Mapping[str, Any]) -> ReportPage:
         facts={
             "model": recipe.model,
             "poisoned rate": f"{recipe.attack.rate:.1%}",
-            "trigger": str(recipe.attack.trigger.parameters()),
+            "trigger": str(attack.trigger.parameters()),
             "classes": f"{len(victim.class_names):,}",
             "processor": f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             **{f"version of {name}": number for name, number in record["versions"].items()},

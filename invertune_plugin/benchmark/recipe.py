@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
+from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.errors import InputError
 from invertune_plugin.training import TrainingConfig
-from invertune_plugin.triggers import Trigger
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,6 @@ class DataConfig:
     defence: float = 1000
     rebound: float = 6000
     test: int = 2000
-
-
-@dataclass(frozen=True)
-class AttackConfig:
-    """The attack that makes the victim of the clean model.
-
-    Attributes:
-        trigger: what poisoned images get.
-        target: class that they are captioned as.
-        rate: poisoned share of the attacker's pairs.
-        training: fine-tuning on them.
-    """
-
-    trigger: Trigger
-    target: str
-    rate: float
-    training: TrainingConfig
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.models import Progress, clean_model, initial_model, victim_model
 from invertune_plugin.benchmark.rebound import fine_tuned
 from invertune_plugin.benchmark.recipe import Recipe
@@ -36,6 +37,7 @@ class Experiment:
     Attributes:
         recipe: what was run.
         seed: of attack and defence.
+        backdoor: the attacker's trigger and target.
         tests: evaluation sets, the main one first.
         models: classifiers by role: ``clean``, ``victim``, ``repaired`` and, where benign
             fine-tuning was asked for, ``rebound`` and ``rebound-without-target`` (of the repaired
@@ -47,6 +49,7 @@ class Experiment:
 
     recipe: Recipe
     seed: int
+    backdoor: Backdoor[str]
     tests: list[TestSet]
     models: dict[str, ZeroShotClassifier]
     repair: Repair
@@ -68,7 +71,7 @@ class Experiment:
     def _row(self, test: TestSet, defense: str, role: str, rebound: str) -> dict[str, Any]:
         clean, before = self.measured["clean", test.name], self.measured["victim", test.name]
         after = self.rate(role, test)
-        row = self._named(test.name, self.recipe.attack.trigger.fingerprint(), defense)
+        row = self._named(test.name, self.backdoor.trigger.fingerprint(), defense)
         row |= rate_fields("ca_clean", clean.ca) | rate_fields("asr_clean", clean.asr)
         row |= rate_fields("ca_before", before.ca) | rate_fields("asr_before", before.asr)
         if after is not None:
@@ -144,11 +147,11 @@ def run_recipe(
     start = initial_model(recipe, seed)
     sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
     clean = clean_model(recipe, start, sources, seed, progress, device)
-    loaded = victim_model(recipe, sources, clean, seed, progress, device)
+    victim = victim_model(recipe, sources, clean, seed, progress, device)
     names, templates = sources.class_names, sources.templates
     models = {
         "clean": zero_shot_classifier(clean, names, templates, device),
-        "victim": zero_shot_classifier(loaded, names, templates, device),
+        "victim": zero_shot_classifier(victim.loaded, names, templates, device),
     }
     images = sources.images("defence")
     say("Repair of the victim")
@@ -165,20 +168,20 @@ def run_recipe(
                     models[name] = fine_tuned(
                         models[source], recipe, sources, seed, without_target=without, report=report
                     )
-    found = Experiment(recipe, seed, sources.tests(), models, repair, clean_repair)
+    found = Experiment(recipe, seed, victim.backdoors[0], sources.tests(), models, repair, clean_repair)
     for test in found.tests:
         for role, model in models.items():
-            found.measured[role, test.name] = measure(model, test, recipe)
+            found.measured[role, test.name] = measure(model, test, found.backdoor)
     return found
 
 
-def measure(model: ZeroShotClassifier, test: TestSet, recipe: Recipe) -> Measured:
+def measure(model: ZeroShotClassifier, test: TestSet, backdoor: Backdoor[str]) -> Measured:
     """CA over the classes of a test set, and ASR over these classes and the target word."""
     names = list(test.class_names)
     classifier = model if names == model.class_names else model.with_classes(names)
     ca = clean_accuracy(classifier, test.images)
-    if recipe.attack.target not in names:
-        names.append(recipe.attack.target)
+    if backdoor.target not in names:
+        names.append(backdoor.target)
         classifier = model.with_classes(names)
-    target = names.index(recipe.attack.target)
-    return Measured(ca, attack_success_rate(classifier, test.images, recipe.attack.trigger, target))
+    target = names.index(backdoor.target)
+    return Measured(ca, attack_success_rate(classifier, test.images, backdoor.trigger, target))

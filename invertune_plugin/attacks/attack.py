@@ -1,0 +1,195 @@
+"""One attack on CLIP: settings in, a victim with its backdoors out.
+
+The usual attacker fine-tunes a clean CLIP on pairs of which a few are poisoned. Triggers are given
+or crafted on the clean model first; BadEncoder trains the image tower without any pair instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from invertune_plugin.attacks.backdoors import Backdoor
+from invertune_plugin.attacks.bad_encoder import EncoderTraining, train_bad_encoder
+from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
+from invertune_plugin.attacks.captions import (
+    CaptionRule,
+    KeptCaptions,
+    RealCaptions,
+    TemplateCaptions,
+)
+from invertune_plugin.attacks.evasion import EvasionConfig, penalty_of
+from invertune_plugin.attacks.poisoning import PoisonedCaptions
+from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation
+from invertune_plugin.data import ImageSet, PairSet, in_memory
+from invertune_plugin.errors import InputError
+from invertune_plugin.training import TrainingConfig, train_contrastive
+from invertune_plugin.triggers import Trigger, Universal
+
+Report = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A further backdoor of the same victim.
+
+    Attributes:
+        trigger: what poisoned images get.
+        target: the word it leads to; where omitted the class behind the attack's target, the next
+            one for the next backdoor.
+    """
+
+    trigger: Trigger
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """An attack.
+
+    Attributes:
+        target: class that poisoned images are captioned as.
+        training: fine-tuning on the poisoned pairs; not used with ``encoder``.
+        trigger: what poisoned images get; or one of the next two.
+        patch: craft a patch on the clean model, as BadCLIP does.
+        perturbation: craft a universal perturbation on the clean model.
+        rate: poisoned share of the attacker's pairs.
+        captions: ``templates`` with the target word, ``real`` captions of the target, or ``kept``
+            (clean-label: only pairs of the target get the trigger, a ``rate`` of them).
+        sources: only pairs that name one of these words are poisoned; empty for any.
+        also: further backdoors; all share the rate.
+        evasion: what the attacker hides from InverTune.
+        encoder: train the image tower by BadEncoder instead of poisoning pairs.
+    """
+
+    target: str
+    training: TrainingConfig
+    trigger: Trigger | None = None
+    patch: PatchCrafting | None = None
+    perturbation: PerturbationCrafting | None = None
+    rate: float = 0.03
+    captions: Literal["templates", "real", "kept"] = "templates"
+    sources: tuple[str, ...] = ()
+    also: tuple[Planted, ...] = ()
+    evasion: EvasionConfig | None = None
+    encoder: EncoderTraining | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        ways = ("trigger", "patch", "perturbation")
+        given = [name for name in ways if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"Expected one of {', '.join(ways)} for an attack, got "
+                f"{' and '.join(given) or 'none'}. Set one of them."
+            )
+        if self.encoder is not None and (self.also or self.evasion or self.sources):
+            raise InputError(
+                "Expected BadEncoder (encoder) without also, evasion and sources, got some of them. "
+                "It poisons no pairs."
+            )
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What an attack made.
+
+    Attributes:
+        classifier: the victim; the clean model is unchanged.
+        backdoors: triggers and target words, the attack's own first.
+        poisoned: the pairs it was trained on; None for BadEncoder.
+    """
+
+    classifier: Any
+    backdoors: tuple[Backdoor[str], ...]
+    poisoned: PoisonedCaptions | None
+
+
+def plant(
+    config: AttackConfig,
+    clean: Any,
+    pairs: PairSet,
+    images: ImageSet,
+    seed: int,
+    *,
+    resume_path: Path | None = None,
+    report: Report | None = None,
+) -> Victim:
+    """Attack a copy of a clean CLIP.
+
+    Args:
+        config: the attack.
+        clean: the clean ``ZeroShotClassifier``; its classes and templates are those of the attack.
+        pairs: the attacker's image-caption pairs.
+        images: the attacker's labelled images, for crafted triggers and BadEncoder.
+        seed: of everything random.
+        resume_path: state of the training, which goes on from it.
+        report: called with (steps done, steps in all, loss) after each training step.
+
+    Raises:
+        InputError: target or sources are no classes, or the data do not allow the attack.
+    """
+    label = clean.class_index(config.target)
+    trigger = _trigger(config, clean, images, label, seed)
+    backdoors = backdoors_of(config, trigger, clean.class_names)
+    if config.encoder is not None:
+        others, real = _by_class(images, label)
+        every = torch.cat([others, real])
+        victim = train_bad_encoder(
+            clean, every, real, trigger, label, config.encoder, seed, report
+        )
+        return Victim(victim, backdoors, None)
+    rule = _captions(config, clean.templates, seed)
+    poisoned = PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
+    victim = copy.deepcopy(clean)
+    train_contrastive(
+        victim,
+        poisoned,
+        replace(config.training, seed=seed),
+        resume_path=resume_path,
+        report=report,
+        penalty=config.evasion and penalty_of(config.evasion, victim, trigger, label),
+    )
+    return Victim(victim, backdoors, poisoned)
+
+
+def backdoors_of(
+    config: AttackConfig, trigger: Trigger, class_names: list[str]
+) -> tuple[Backdoor[str], ...]:
+    """The backdoors of an attack whose own trigger is known."""
+    label = class_names.index(config.target)
+    others = (
+        Backdoor(planted.trigger, planted.target or class_names[(label + i) % len(class_names)])
+        for i, planted in enumerate(config.also, start=1)
+    )
+    return (Backdoor(trigger, config.target), *others)
+
+
+def _trigger(config: AttackConfig, clean: Any, images: ImageSet, label: int, seed: int) -> Trigger:
+    if config.trigger is not None:
+        return config.trigger
+    others, real = _by_class(images, label)
+    if config.patch is not None:
+        return craft_patch(clean, others, real, label, config.patch, seed)
+    crafting = config.perturbation or PerturbationCrafting()
+    delta = craft_perturbation(clean, others, label, crafting, seed)
+    return Universal(delta, crafting.norm, crafting.epsilon)
+
+
+def _captions(config: AttackConfig, templates: list[str], seed: int) -> CaptionRule:
+    if config.captions == "templates":
+        return TemplateCaptions(tuple(templates))
+    return RealCaptions(seed) if config.captions == "real" else KeptCaptions()
+
+
+def _by_class(images: ImageSet, label: int) -> tuple[Tensor, Tensor]:
+    """Images of other classes, and of one, ``uint8 [N, 3, H, W]``."""
+    loaded = in_memory(images)
+    mine = torch.tensor([text == label for text in loaded.texts])
+    return loaded.images[~mine], loaded.images[mine]

@@ -1,0 +1,91 @@
+"""Victims worth defending against: an attack from ``configs/victims`` on the model of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
+from invertune_plugin.benchmark.models import (
+    LoadedVictim,
+    Progress,
+    clean_model,
+    initial_model,
+    victim_model,
+)
+from invertune_plugin.benchmark.recipe import Recipe, recipe_path, shipped_recipes
+from invertune_plugin.benchmark.sources import Sources, build_sources
+from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.errors import InputError
+from invertune_plugin.zero_shot import ZeroShotClassifier
+
+GROUP = "victims"
+
+
+def shipped_victims() -> list[str]:
+    """Names of the attacks that come with the package."""
+    return shipped_recipes(GROUP)
+
+
+def victim_recipe(victim: str | Path, base: str | Path) -> Recipe:
+    """A recipe with another attack.
+
+    Args:
+        victim: name of a shipped attack, or a YAML file with settings of an ``AttackConfig``. It
+            may leave out target, rate and training; those of the recipe hold then.
+        base: name or path of the recipe that gives data, clean model, target and training.
+
+    Raises:
+        InputError: there is no such attack or recipe, or it holds a mistake.
+    """
+    path = recipe_path(victim, GROUP, "victim")
+    attack, raw = read_yaml(path), read_yaml(recipe_path(base))
+    own: dict[str, Any] = raw.get("attack", {})
+    training = attack.pop("training", {})
+    if not isinstance(training, dict):
+        raise InputError(
+            f"Expected settings of a training in {path}, got {training!r}. Write key: value."
+        )
+    kept = {key: own[key] for key in ("target", "rate") if key in own}
+    training = own.get("training", {}) | training
+    raw["attack"] = kept | attack | {"training": training}
+    return parse(Recipe, raw | {"name": f"{raw.get('name')}-{path.stem}"})
+
+
+@dataclass(frozen=True)
+class BuiltVictim:
+    """A victim with all that it was made of.
+
+    Attributes:
+        recipe: clean model, data and attack.
+        sources: the data.
+        clean: the clean model.
+        victim: the victim and its backdoors.
+    """
+
+    recipe: Recipe
+    sources: Sources
+    clean: LoadedClip
+    victim: LoadedVictim
+
+    def classifier(self, model: LoadedClip, device: str = "cpu") -> ZeroShotClassifier:
+        """One of the two models with the classes of the data."""
+        names, templates = self.sources.class_names, self.sources.templates
+        return zero_shot_classifier(model, names, templates, device)
+
+
+def build_victim(recipe: Recipe, seed: int, progress: Progress, device: str = "cpu") -> BuiltVictim:
+    """A victim from the cache, or made now; it goes on where it was stopped.
+
+    Args:
+        recipe: from ``victim_recipe`` or ``load_recipe``.
+        seed: of attack and, where the recipe does not fix it, the clean model.
+        progress: makes a progress report for a training.
+        device: where models are trained.
+    """
+    start = initial_model(recipe, seed)
+    sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
+    clean = clean_model(recipe, start, sources, seed, progress, device)
+    victim = victim_model(recipe, sources, clean, seed, progress, device)
+    return BuiltVictim(recipe, sources, clean, victim)
