@@ -93,6 +93,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     values = get_args(hint)[1:]
     if get_origin(hint) is Mapping and is_dataclass(values[0]) and isinstance(value, Mapping):
         return {str(key): _value(values[0], v, f"{where}.{key}") for key, v in value.items()}
+    if hint == Sequence[Trigger]:
+        if not isinstance(value, list | tuple):
+            raise InputError(
+                f"Expected a list of triggers in {where}, got {value!r}. Begin each with a dash."
+            )
+        return tuple(_value(Trigger, part, f"{where}[{i}]") for i, part in enumerate(value))
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:

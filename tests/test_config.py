@@ -1,18 +1,32 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
+import yaml
+from trigger_table import every_plain, unit_images
 
 from invertune_plugin.benchmark.recipe import Recipe, load_recipe, model_config, shipped_recipes
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.errors import InputError
 from invertune_plugin.training import TrainingConfig
-from invertune_plugin.triggers import Blend, Patch, Sinusoid, Trigger
+from invertune_plugin.triggers import (
+    TRIGGERS,
+    Blend,
+    Chain,
+    Jpeg,
+    Patch,
+    Pick,
+    Sinusoid,
+    Text,
+    Trigger,
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Outer:
     inner: Inner = field(default_factory=Inner)
 
 
+BOARD = {"kind": "patch", "place": [1, 2]}
 SMALLEST: dict[str, Any] = {"name": "x", "trigger": {"kind": "patch"}}
 
 
@@ -66,12 +81,31 @@ def test_parsing_leaves_the_mapping_as_it_was() -> None:
         ({"kind": "patch", "place": "random"}, Patch(place="random")),
         ({"kind": "blend", "alpha": 0.1}, Blend(alpha=0.1)),
         ({"kind": "sinusoid", "frequency": 2}, Sinusoid(frequency=2.0)),
+        ({"kind": "text", "word": "hi", "colour": [0, 1, 0]}, Text("hi", colour=(0.0, 1.0, 0.0))),
+        ({"kind": "chain", "parts": []}, Chain()),
+        (
+            {
+                "kind": "pick",
+                "weights": [1, 2],
+                "parts": [{"kind": "chain", "parts": [{"kind": "blend"}, {"kind": "jpeg"}]}, BOARD],
+            },
+            Pick((Chain((Blend(), Jpeg())), Patch(place=(1, 2))), (1.0, 2.0)),
+        ),
     ],
 )
 def test_triggers_by_kind(values: dict[str, Any], expected: Trigger) -> None:
     found = parse(Trigger, values)  # type: ignore[type-abstract]
     assert found == expected
     assert found.fingerprint() == expected.fingerprint()
+
+
+@every_plain
+def test_every_trigger_that_can_be_written_is_read(trigger: Trigger) -> None:
+    written = yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(trigger.parameters()))))
+    found = parse(Trigger, written)  # type: ignore[type-abstract]
+    assert found == trigger
+    assert torch.equal(found(unit_images(3)), trigger(unit_images(3)))
+    assert trigger.kind in TRIGGERS
 
 
 @pytest.mark.parametrize(
@@ -88,7 +122,7 @@ def test_triggers_by_kind(values: dict[str, Any], expected: Trigger) -> None:
             {"trigger": {"kind": "pach"}},
             r"Expected a known trigger, got trigger\.kind\. Did you mean 'patch'\?",
         ),
-        ({"trigger": {"size": 3}}, r"got trigger\.kind\. Known are blend, patch, sinusoid\."),
+        ({"trigger": {"size": 3}}, r"got trigger\.kind\. Known are blend, .*, watermark\."),
         ({"trigger": {"kind": 3}}, r"got trigger\.kind\. Known are"),
         ({"trigger": {"kind": ["patch"]}}, r"got trigger\.kind\."),
         ({"inner": {1: 2}}, r"Expected a known setting, got inner\.1"),
@@ -100,6 +134,24 @@ def test_triggers_by_kind(values: dict[str, Any], expected: Trigger) -> None:
         ({"trigger": {"kind": "patch", "size": "big"}}, r"value for trigger\.size: .*; got 'big'"),
         ({"trigger": {"kind": "patch", "pattern": "dots"}}, r"trigger\.pattern: .*'checkerboard'"),
         ({"trigger": {"kind": "patch", "place": [1, 2, 3]}}, r"value for trigger\.place"),
+        (
+            {"trigger": {"kind": "chain", "parts": [{"kind": "patch"}, {"kind": "warp", "kk": 3}]}},
+            r"got trigger\.parts\[1\]\.kk\. Did you mean 'k'\?",
+        ),
+        (
+            {"trigger": {"kind": "chain", "parts": [{"kind": "pach"}]}},
+            r"got trigger\.parts\[0\]\.kind\. Did you mean 'patch'\?",
+        ),
+        (
+            {"trigger": {"kind": "pick", "parts": {"kind": "patch"}}},
+            r"a list of triggers in trigger\.parts, got \{'kind': 'patch'\}\. Begin each",
+        ),
+        ({"trigger": {"kind": "pick", "parts": ["patch"]}}, r"in trigger\.parts\[0\], got 'patch'"),
+        ({"trigger": {"kind": "pick"}}, "triggers to pick from, got none"),
+        ({"trigger": {"kind": "masked-pattern"}}, r"Expected a known trigger, got trigger\.kind"),
+        ({"trigger": {"kind": "blend-picture"}}, r"settings in trigger, but .*Not set: path\."),
+        ({"trigger": {"kind": "text", "colour": [1, 2]}}, r"value for trigger\.colour: .*required"),
+        ({"trigger": {"kind": "colour-filter", "name": "lomo"}}, r"trigger\.name: .*'nashville'"),
         ({"name": 3}, r"value for name: .*string; got 3"),
         ({"inner": [1]}, r"Expected settings \(key: value\) in inner, got \[1\]\."),
         ({"inner": None}, r"settings \(key: value\) in inner, got None"),

@@ -1,0 +1,130 @@
+"""Triggers out of their parameters, and in and out of files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from invertune_plugin.checkpoints import read_card, read_state_dict, write_checkpoint
+from invertune_plugin.errors import InputError
+from invertune_plugin.triggers.base import Trigger
+from invertune_plugin.triggers.kinds import STORED, TRIGGERS
+
+DERIVED = {"size", "sha256"}
+"""What a stored kind says of its tensors."""
+
+
+def trigger_of(parameters: Mapping[str, Any]) -> Trigger:
+    """The trigger that has these ``parameters()``, for instance those on a card.
+
+    Raises:
+        InputError: the parameters are of no known kind, make no trigger, or leave out tensors.
+    """
+    return _build(parameters, {}, "")
+
+
+def save_trigger(path: str | Path, trigger: Trigger, overwrite: bool = False) -> None:
+    """Write any trigger as one safetensors file: its tensors, and its parameters beside them.
+
+    Args:
+        path: a name that ends in ``.safetensors``; missing folders are made.
+        trigger: its tensors are stored as fp32.
+        overwrite: replace an existing file.
+
+    Raises:
+        InputError: the file exists, cannot be written, or a tensor is not finite.
+    """
+    tensors = {name: tensor.detach().float() for name, tensor in trigger.tensors().items()}
+    card = {"trigger": trigger.parameters(), "fingerprint": trigger.fingerprint()}
+    write_checkpoint(path, tensors, card, overwrite)
+
+
+def load_trigger(path: str | Path) -> Trigger:
+    """Read what ``save_trigger`` wrote; nothing in the file is run.
+
+    Raises:
+        InputError: the file is missing or damaged, holds no trigger, or its content is not what
+            its fingerprint says.
+    """
+    card = read_card(path)
+    parameters = card.get("trigger")
+    if not isinstance(parameters, Mapping):
+        raise InputError(
+            f"Expected a trigger in {path}, got a file without one. Write it with save_trigger."
+        )
+    tensors = read_state_dict(path) if _has_tensors(parameters) else {}
+    trigger = _build(parameters, tensors, "")
+    if trigger.fingerprint() != card.get("fingerprint"):
+        raise InputError(
+            f"Expected the trigger {card.get('fingerprint')} in {path}, got "
+            f"{trigger.fingerprint()}. The file was changed; take the original."
+        )
+    return trigger
+
+
+def _has_tensors(parameters: Any) -> bool:
+    if not isinstance(parameters, Mapping):
+        return False
+    parts = parameters.get("parts", ())
+    return parameters.get("kind") in STORED or any(_has_tensors(part) for part in _list(parts))
+
+
+def _build(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Trigger:
+    """The trigger of these parameters; its tensors have names that begin with ``where``."""
+    kinds = TRIGGERS | STORED
+    name = parameters.get("kind") if isinstance(parameters, Mapping) else None
+    if not isinstance(name, str) or name not in kinds:
+        raise InputError(
+            f"Expected a trigger of a kind among {', '.join(kinds)}, got {parameters!r}. "
+            "Take the parameters as Trigger.parameters() gives them."
+        )
+    kind = kinds[name]
+    hints = get_type_hints(kind)
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    needed = {name for name in names if hints[name] is Tensor}
+    values: dict[str, Any] = {name: tensors.get(f"{where}{name}") for name in needed}
+    if any(value is None for value in values.values()):
+        raise InputError(
+            f"Expected the tensors {', '.join(sorted(needed))} of {name}, got parameters alone. "
+            "Read the trigger's file with load_trigger."
+        )
+    ignored = {"kind"} | (DERIVED if name in STORED else set())
+    for key in parameters.keys() - ignored:
+        if key not in names - needed:
+            raise InputError(
+                f"Expected parameters of {name} ({', '.join(sorted(names))}), got {key!r}. "
+                "Take it out."
+            )
+        if key == "parts":
+            parts = enumerate(_list(parameters[key]))
+            values[key] = tuple(_build(part, tensors, f"{where}parts.{i}.") for i, part in parts)
+        else:
+            values[key] = _checked(hints[key], parameters[key], f"{name}.{key}")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"Expected all parameters of {name}, but {error}. Add them.") from error
+
+
+def _list(parts: Any) -> Sequence[Any]:
+    if isinstance(parts, list | tuple):
+        return parts
+    raise InputError(f"Expected a list of parts, got {parts!r}. Put each part's parameters in it.")
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    """The value, as it was written where it is right: 1 and 1.0 have different fingerprints."""
+    written = tuple(value) if isinstance(value, list) else value
+    try:
+        valid = TypeAdapter(hint).validate_python(value)
+        return written if written == valid else valid
+    except ValidationError as error:
+        raise InputError(
+            f"Expected another value for {where}, got {value!r}. Take the parameters as "
+            "Trigger.parameters() gives them."
+        ) from error
