@@ -88,22 +88,26 @@ def _trigger(values: Mapping[str, Any], where: str) -> tuple[type[Any], dict[str
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint) or hint is Trigger:
+    if _is_settings(hint):
         return parse(cast("type[Any]", hint), value, where)
-    values = get_args(hint)[1:]
-    if get_origin(hint) is Mapping and is_dataclass(values[0]) and isinstance(value, Mapping):
-        return {str(key): _value(values[0], v, f"{where}.{key}") for key, v in value.items()}
-    if hint == Sequence[Trigger]:
+    inner = [each for each in get_args(hint) if _is_settings(each)]
+    if inner and type(None) in get_args(hint):
+        return None if value is None else _value(inner[0], value, where)
+    if inner and get_origin(hint) is Mapping and isinstance(value, Mapping):
+        return {str(key): _value(inner[0], v, f"{where}.{key}") for key, v in value.items()}
+    if inner and get_origin(hint) in (Sequence, tuple):
         if not isinstance(value, list | tuple):
-            raise InputError(
-                f"Expected a list of triggers in {where}, got {value!r}. Begin each with a dash."
-            )
-        return tuple(_value(Trigger, part, f"{where}[{i}]") for i, part in enumerate(value))
+            raise InputError(f"Expected a list in {where}, got {value!r}. Begin each with a dash.")
+        return tuple(_value(inner[0], part, f"{where}[{i}]") for i, part in enumerate(value))
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         reason = error.errors()[0]["msg"]
         raise InputError(f"Expected another value for {where}: {reason}; got {value!r}.") from error
+
+
+def _is_settings(hint: Any) -> bool:
+    return is_dataclass(hint) or hint is Trigger
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

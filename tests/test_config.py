@@ -144,7 +144,7 @@ def test_every_trigger_that_can_be_written_is_read(trigger: Trigger) -> None:
         ),
         (
             {"trigger": {"kind": "pick", "parts": {"kind": "patch"}}},
-            r"a list of triggers in trigger\.parts, got \{'kind': 'patch'\}\. Begin each",
+            r"a list in trigger\.parts, got \{'kind': 'patch'\}\. Begin each",
         ),
         ({"trigger": {"kind": "pick", "parts": ["patch"]}}, r"in trigger\.parts\[0\], got 'patch'"),
         ({"trigger": {"kind": "pick"}}, "triggers to pick from, got none"),

@@ -91,8 +91,8 @@ class AttackConfig:
             )
         if self.encoder is not None and (self.also or self.evasion or self.sources):
             raise InputError(
-                "Expected BadEncoder (encoder) without also, evasion and sources, got some of them. "
-                "It poisons no pairs."
+                "Expected BadEncoder (encoder) without also, evasion and sources, got some of "
+                "them. It poisons no pairs."
             )
 
 
@@ -141,9 +141,7 @@ def plant(
     if config.encoder is not None:
         others, real = _by_class(images, label)
         every = torch.cat([others, real])
-        victim = train_bad_encoder(
-            clean, every, real, trigger, label, config.encoder, seed, report
-        )
+        victim = train_bad_encoder(clean, every, real, trigger, label, config.encoder, seed, report)
         return Victim(victim, backdoors, None)
     rule = _captions(config, clean.templates, seed)
     poisoned = PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
@@ -154,7 +152,7 @@ def plant(
         replace(config.training, seed=seed),
         resume_path=resume_path,
         report=report,
-        penalty=config.evasion and penalty_of(config.evasion, victim, trigger, label),
+        penalty=penalty_of(config.evasion, victim, trigger, label) if config.evasion else None,
     )
     return Victim(victim, backdoors, poisoned)
 

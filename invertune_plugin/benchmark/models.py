@@ -110,9 +110,7 @@ def victim_model(
         resume = path.with_suffix(".resume")
         report = progress("train victim")
         pairs, images = sources.pairs("attack"), sources.images("attack")
-        made = plant(
-            attack, classifier, pairs, images, seed, resume_path=resume, report=report
-        )
+        made = plant(attack, classifier, pairs, images, seed, resume_path=resume, report=report)
         if attack.trigger is None:
             save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
         card = {"role": "victim", "made_of": made_of, "version": __version__}
@@ -127,7 +125,7 @@ def victim_model(
 def described(attack: AttackConfig) -> dict[str, Any]:
     """An attack as JSON values."""
     settings = {
-        name: asdict(value) if is_dataclass(value) else value
+        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
         for name, value in ((f.name, getattr(attack, f.name)) for f in fields(attack))
         if value is not None and name not in ("trigger", "also")
     }

@@ -168,7 +168,9 @@ def run_recipe(
                     models[name] = fine_tuned(
                         models[source], recipe, sources, seed, without_target=without, report=report
                     )
-    found = Experiment(recipe, seed, victim.backdoors[0], sources.tests(), models, repair, clean_repair)
+    found = Experiment(
+        recipe, seed, victim.backdoors[0], sources.tests(), models, repair, clean_repair
+    )
     for test in found.tests:
         for role, model in models.items():
             found.measured[role, test.name] = measure(model, test, found.backdoor)
