@@ -13,7 +13,8 @@ from invertune_plugin.adapters.data_root import data_file, data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
 from invertune_plugin.adapters.parquet import ParquetImages, ParquetPairs
 from invertune_plugin.adapters.parquet_table import schema_of
-from invertune_plugin.adapters.shards import ShardImages, ShardPairs, expand, has_labels
+from invertune_plugin.adapters.shard_samples import has_labels
+from invertune_plugin.adapters.shards import ShardImages, ShardPairs, expand
 from invertune_plugin.adapters.torchvision_sets import TorchvisionSet
 from invertune_plugin.data import ImageSet, PairSet
 from invertune_plugin.errors import InputError

@@ -1,25 +1,18 @@
-"""webdataset shards: tar files in which the parts of a sample share a name.
-
-Read with the standard library: a shard is a plain tar file, and the webdataset package would also
-run a specification such as ``pipe:...`` as a command.
-"""
+"""webdataset shards, with captions or with labels."""
 
 from __future__ import annotations
 
-import json
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 from invertune_plugin.adapters.class_names import match_names
-from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
+from invertune_plugin.adapters.shard_samples import captions_of, samples
+from invertune_plugin.adapters.verified import Entry, VerifiedSet
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 
 CLASS_NAMES = "classnames.txt"
-FIRST_MEMBERS = 8
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -64,8 +57,8 @@ class ShardPairs(VerifiedSet[Captions]):
         entries = [
             Entry(path, captions, image.offset_data, image.size, image.name)
             for path in map(Path, paths)
-            for image, parts in _samples(path, ("txt", "json"))
-            if (captions := _captions(parts))
+            for image, parts in samples(path, ("txt", "json"))
+            if (captions := captions_of(parts))
         ]
         super().__init__(entries, size, _listed(paths), min_images, threads)
 
@@ -115,64 +108,21 @@ class ShardImages(VerifiedSet[int]):
             else match_names(own, self.class_names)
         )
         entries = [
-            Entry(path, _label(parts["cls"], label, where), image.offset_data, image.size, where)
+            Entry(
+                path,
+                _label(parts["cls"], label, path / image.name),
+                image.offset_data,
+                image.size,
+                image.name,
+            )
             for path in map(Path, paths)
-            for image, parts in _samples(path, ("cls",))
-            if "cls" in parts and (where := image.name)
+            for image, parts in samples(path, ("cls",))
+            if "cls" in parts
         ]
         super().__init__(entries, size, _listed(paths), min_images, threads)
 
 
-def has_labels(path: Path) -> bool:
-    """Whether the first samples of a shard have labels.
-
-    Raises:
-        InputError: it is missing or no tar file.
-    """
-    first = islice(_members(path), FIRST_MEMBERS)
-    return any(member.name.lower().endswith(".cls") for member, _ in first)
-
-
-def _samples(path: Path, extensions: Sequence[str]) -> list[tuple[tarfile.TarInfo, dict[str, str]]]:
-    """The images of a shard, each with those of its other parts that have these extensions."""
-    images: dict[str, tarfile.TarInfo] = {}
-    texts: dict[str, dict[str, str]] = {}
-    for member, shard in _members(path):
-        folder, base = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
-        stem, _, extension = base.partition(".")
-        if not member.isreg() or not stem:
-            continue
-        key, extension = str(folder / stem), extension.lower()
-        if f".{extension}" in EXTENSIONS:
-            images[key] = member
-        elif extension in extensions and (file := shard.extractfile(member)):
-            text = file.read().decode("utf-8", errors="replace").strip()
-            texts.setdefault(key, {})[extension] = text
-    return [(member, texts.get(key, {})) for key, member in images.items()]
-
-
-def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, tarfile.TarFile]]:
-    try:
-        with tarfile.open(path, "r:") as shard:
-            yield from ((member, shard) for member in shard)
-    except (OSError, tarfile.TarError) as error:
-        raise InputError(
-            f"Expected an uncompressed tar file at {path}, got: {error}. "
-            "Check the path; unpack a compressed shard first."
-        ) from error
-
-
-def _captions(parts: dict[str, str]) -> Captions:
-    try:
-        several = json.loads(parts.get("json") or "{}")["captions"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        several = None
-    if isinstance(several, list) and several and all(isinstance(c, str) and c for c in several):
-        return tuple(several)
-    return (parts["txt"],) if parts.get("txt") else ()
-
-
-def _label(text: str, label: Sequence[int], where: str) -> int:
+def _label(text: str, label: Sequence[int], where: Path) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) >= len(label):
         raise InputError(
             f"Expected labels from 0 to {len(label) - 1}, got {text[:20]!r} for {where}. "

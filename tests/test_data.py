@@ -11,6 +11,7 @@ from invertune_plugin.data import (
     batches,
     in_memory,
     split_by_content,
+    texts_of,
     to_unit,
 )
 from invertune_plugin.errors import InputError
@@ -135,3 +136,14 @@ def test_a_decoded_copy_is_the_same_data_set() -> None:
     assert [label for _, label in batches(copy, 2)] == [[6, 4]]
     assert copy.content_key(0) == dataset.content_key(0)
     assert torch.equal(copy[1][0], dataset[1][0])
+
+
+def test_texts_of_a_class_caption_set_are_those_of_its_items() -> None:
+    images = InMemory(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), [0, 1, -1, 1])
+    pairs = ClassCaptions(images, ["cat", "dog"], ["a {}."])
+    assert texts_of(pairs)[1] == pairs[1][1] == ("a dog.",)
+    assert texts_of(pairs)[0:2] == [("a cat.",), ("a dog.",)]
+    with pytest.raises(InputError, match="image 2 without a label"):
+        _ = texts_of(pairs)[2]
+    with pytest.raises(IndexError):
+        _ = texts_of(pairs)[4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from invertune_plugin.adapters.datasets import image_set, pair_set
+from invertune_plugin.adapters.encoded import EncodedSet
+from invertune_plugin.adapters.images import pixel_key
+from invertune_plugin.adapters.shard_samples import captions_of
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.shards import write_shards
-from invertune_plugin.adapters.writing.truth import read_ground_truth, truth_path
+from invertune_plugin.adapters.writing.truth import poisoned_indices, read_ground_truth, truth_path
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.attacks.ground_truth import GroundTruth
+from invertune_plugin.attacks.ground_truth import GroundTruth, PoisonedItem
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.labels import PoisonedLabels
 from invertune_plugin.attacks.poisoning import PoisonedPairs
@@ -63,6 +68,10 @@ def write(kind: str, tmp_path: Path) -> Callable[..., Path]:
     return lambda dataset, **options: WRITERS[kind](dataset, tmp_path / name, **options)
 
 
+def specify(kind: str, path: Path) -> Path:
+    return path / "*.tar" if kind == "webdataset" else path
+
+
 def same(found: Any, expected: Any, order: list[int]) -> None:
     assert len(found) == len(expected)
     for place, i in enumerate(order):
@@ -76,7 +85,7 @@ def test_labelled_images_come_back(kind: str, write: Writer) -> None:
     order = list(range(30))
     if kind == "folder":
         order.sort(key=lambda i: (dataset[i][1], i))
-    spec = path / "*.tar" if kind == "webdataset" else path
+    spec = specify(kind, path)
     same(image_set(spec, SIZE), dataset, order)
     if kind != "folder":
         assert [image_set(spec, SIZE, ["dog", "Cat"])[i][1] for i in range(30)] == [
@@ -115,6 +124,39 @@ def test_the_ground_truth_comes_back(
             shard, _, member = item.place.partition("/")
             with tarfile.open(path / shard) as tar:
                 assert member in tar.getnames()
+
+
+def test_poisoned_items_are_found_again(kind: str, write: Writer) -> None:
+    dataset = labelled()
+    path = write(dataset, class_names=NAMES, truth=dataset.ground_truth())
+    truth, found = read_ground_truth(path), image_set(specify(kind, path), SIZE)
+    assert isinstance(found, EncodedSet)
+    indices = poisoned_indices(truth, found)
+    assert len(indices) == 6
+    assert {found.content_key(i) for i in indices} == {
+        pixel_key(Image.fromarray(dataset[i][0].permute(1, 2, 0).contiguous().numpy()))
+        for i in dataset.poisoned
+    }
+    other = GroundTruth(30, 0.2, 0, {}, truth.backdoors, (PoisonedItem(2, 0, 1, 0, "a/b.png"),))
+    with pytest.raises(InputError, match=r"Expected the 1 poisoned items .* got 0 of them\. Read"):
+        poisoned_indices(other, found)
+
+
+def test_images_are_made_one_at_a_time(write: Writer) -> None:
+    alive: list[int] = []
+
+    class Counted(InMemory[int]):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            image = self.images[index].clone()
+            alive.append(sum(known() is not None for known in made))
+            made.append(weakref.ref(image))
+            return image, self.texts[index]
+
+    made: list[Any] = []
+    clean = Counted(pixels(30), [i % 3 for i in range(30)])
+    write(PoisonedLabels(clean, [Backdoor(PATCH, AllToOne(1))], 0.2), class_names=NAMES)
+    assert len(made) == 30
+    assert max(alive) <= 1
 
 
 def test_clean_sets_are_written_without_truth(kind: str, write: Writer) -> None:
@@ -270,7 +312,9 @@ def test_files_that_are_no_ground_truth(tmp_path: Path, text: bytes) -> None:
 def test_shards_with_labels_that_cannot_be_used(tmp_path: Path) -> None:
     root = write_shards(InMemory(pixels(3), [0, 1, 2]), tmp_path / "set", NAMES)
     (root / "classnames.txt").write_text("a\nb")
-    with pytest.raises(InputError, match=r"labels from 0 to 1, got '2' for 000002\.png\. Correct"):
+    with pytest.raises(
+        InputError, match=r"labels from 0 to 1, got '2' for .*000002\.png\. Correct"
+    ):
         image_set(root / "*.tar", SIZE)
     (root / "classnames.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"class names in UTF-8.*Save it as plain text"):
@@ -279,3 +323,31 @@ def test_shards_with_labels_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Expected classnames\.txt beside .*got none\. Pass"):
         image_set(root / "*.tar", SIZE)
     assert [image_set(root / "*.tar", SIZE, NAMES)[i][1] for i in range(3)] == [0, 1, 2]
+
+
+def test_shards_that_end_too_early(tmp_path: Path) -> None:
+    path = write_shards(captioned(3), tmp_path / "set") / "shard-000000.tar"
+    whole = path.read_bytes()
+    for length in (700, 1538):  # within the first image, within its caption
+        path.write_bytes(whole[:length])
+        with pytest.raises(InputError, match=r"uncompressed tar file at .*got: unexpected end"):
+            pair_set(path, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({"txt": "one", "json": '{"captions": ["a", " b "]}'}, ("a", "b")),
+        ({"json": '{"captions": ["a"]}'}, ("a",)),
+        ({"txt": "one", "json": '{"captions": "a"}'}, ("one",)),
+        ({"txt": "one", "json": '{"captions": []}'}, ("one",)),
+        ({"txt": "one", "json": '{"captions": ["a", " "]}'}, ("one",)),
+        ({"txt": "one", "json": '{"captions": [1]}'}, ("one",)),
+        ({"txt": "one", "json": "[]"}, ("one",)),
+        ({"txt": "one", "json": "{"}, ("one",)),
+        ({"txt": "one", "json": "[" * 100_000}, ("one",)),
+        ({"json": "{}"}, ()),
+    ],
+)
+def test_captions_of_a_sample(parts: dict[str, str], expected: Captions) -> None:
+    assert captions_of(parts) == expected

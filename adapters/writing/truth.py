@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from invertune_plugin.adapters.encoded import EncodedSet
 from invertune_plugin.attacks.ground_truth import GroundTruth
 from invertune_plugin.errors import InputError
 
@@ -97,9 +99,43 @@ def read_ground_truth(path: str | Path) -> GroundTruth:
     return truth
 
 
+def poisoned_indices(truth: GroundTruth, dataset: EncodedSet[Any]) -> list[int]:
+    """Where the poisoned items are in a written data set as our readers order it.
+
+    A folder of classes is read class by class, so that its indices are not those of the truth.
+
+    Args:
+        truth: of the written data set.
+        dataset: that data set, read again: one folder, one Parquet file, or all shards.
+
+    Returns:
+        Indices in ``dataset``, sorted.
+
+    Raises:
+        InputError: the data set lacks a poisoned item, or is another one.
+    """
+    places = {item.place for item in truth.poisoned}
+    found = [i for i in range(len(dataset)) if _place(dataset.name(i)) in places]
+    if len(found) != len(truth.poisoned):
+        raise InputError(
+            f"Expected the {len(truth.poisoned)} poisoned items of the ground truth in the data "
+            f"set, got {len(found)} of them. Read all of the data set that it belongs to."
+        )
+    return found
+
+
+def _place(name: str) -> str:
+    row = re.match(r"row \d+", name)
+    return row.group() if row else "/".join(Path(name).parts[-2:])
+
+
 def _parsed(content: dict[str, Any], path: Path) -> GroundTruth:
     try:
         return TypeAdapter(GroundTruth).validate_json(json.dumps(content), strict=True)
+    except RecursionError as error:
+        raise InputError(
+            f"Expected plain settings in {path}, got deeply nested ones. Write the data set again."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
