@@ -1,7 +1,57 @@
-"""The data of the recipes."""
+"""The data of the recipes: no image serves two purposes."""
 
-from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.sources import PARTS, build_sources
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from invertune_plugin.adapters.data_root import data_root
+from invertune_plugin.adapters.folders import ImageFolderSet
+from invertune_plugin.benchmark.recipe import DataConfig, load_recipe, shipped_recipes
+from invertune_plugin.benchmark.sources import PARTS, Sources, build_sources
+from invertune_plugin.benchmark.toolbox_models import IMAGE_SIZE, build_arena
+from invertune_plugin.benchmark.toolbox_recipe import (
+    GROUP,
+    Amounts,
+    ModelSpec,
+    ToolboxRecipe,
+    load_toolbox_recipe,
+)
+from invertune_plugin.data import Items
+
+SOURCES = {name: load_recipe(name).data.source for name in shipped_recipes()}
+
+
+def named(source: str) -> list[str]:
+    return [name for name, found in SOURCES.items() if found == source]
+
+
+def small(data: DataConfig) -> DataConfig:
+    return replace(data, clean=400, attack=200, defence=100, rebound=200, test=100)
+
+
+def hashes(dataset: Items[Any]) -> list[bytes]:
+    """One hash per image, of the pixels that a model would see."""
+    images = (dataset[i][0].numpy().tobytes() for i in range(len(dataset)))
+    return [hashlib.blake2b(pixels, digest_size=16).digest() for pixels in images]
+
+
+def disjoint(sets: Sequence[Items[Any]]) -> None:
+    owner: dict[bytes, int] = {}
+    for number, dataset in enumerate(sets):
+        assert len(dataset)
+        for key in hashes(dataset):
+            assert owner.setdefault(key, number) == number, f"in sets {owner[key]} and {number}"
+
+
+def all_of(sources: Sources) -> list[Items[Any]]:
+    parts: list[Items[Any]] = [sources.pairs(part) for part in PARTS]
+    return parts + [test.images for test in sources.tests()]
 
 
 def test_attack_defence_and_evaluation_share_no_image() -> None:
@@ -9,3 +59,50 @@ def test_attack_defence_and_evaluation_share_no_image() -> None:
     sets = [sources.pairs(part) for part in PARTS] + [test.images for test in sources.tests()]
     keys = [{dataset.content_key(i) for i in range(len(dataset))} for dataset in sets]
     assert len(set().union(*keys)) == sum(len(some) for some in keys)
+
+
+def test_every_recipe_is_drawn_or_real() -> None:
+    assert {"demo", "demo_vit"} <= set(named("shapes"))
+    assert set(named("shapes")) | set(named("real")) == set(shipped_recipes())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12])
+@pytest.mark.parametrize("name", named("shapes"))
+def test_parts_of_drawn_recipes_share_no_image(name: str, seed: int) -> None:
+    recipe = load_recipe(name)
+    disjoint(all_of(build_sources(small(recipe.data), 32, seed, recipe.seed_of_clean(seed))))
+
+
+def test_the_check_finds_a_shared_image() -> None:
+    sources = build_sources(small(load_recipe("demo").data), 32, 0, 0)
+    with pytest.raises(AssertionError, match="in sets 0 and 2"):
+        disjoint([sources.pairs("attack"), sources.pairs("clean"), sources.images("attack")])
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", named("real"))
+def test_parts_of_real_recipes_share_no_image(name: str) -> None:
+    if data_root() is None:
+        pytest.skip("the real data sets are not in the folder of INVERTUNE_DATA")
+    disjoint(all_of(build_sources(load_recipe(name).data, 32, seed=0, clean_seed=0)))
+
+
+def clean_images(recipe: ToolboxRecipe, spec: ModelSpec, seed: int) -> Items[int]:
+    """What the clean model of a comparison is trained on."""
+    if spec.recipe is None:
+        seed = seed if spec.clean_seed is None else spec.clean_seed
+        return build_sources(small(load_recipe(recipe.scenes).data), 32, seed, seed).images("clean")
+    clip = load_recipe(spec.recipe)
+    clean_seed = clip.seed_of_clean(seed)
+    return build_sources(small(clip.data), 32, seed, clean_seed).images("clean")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", shipped_recipes(GROUP))
+def test_parts_of_comparisons_share_no_image(name: str, seed: int, tmp_path: Path) -> None:
+    recipe = replace(load_toolbox_recipe(name), data=Amounts(train=200, clean=100, test=100))
+    build_arena(recipe, seed, tmp_path)
+    parts = [ImageFolderSet(tmp_path / f"seed-{seed}" / part, IMAGE_SIZE)
+             for part in ("train", "clean", "test")]  # fmt: skip
+    for spec in recipe.models.values():
+        disjoint([clean_images(recipe, spec, seed), *parts])
