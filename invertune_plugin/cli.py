@@ -1,4 +1,4 @@
-"""The command ``invertune``: repair, evaluate, run, toolbox."""
+"""The command ``invertune``: repair, evaluate, run, poison, toolbox."""
 
 from __future__ import annotations
 
@@ -162,6 +162,27 @@ def run(
     from invertune_plugin.benchmark.run_command import run_experiment
 
     run_experiment(recipe, out, seed, device, overwrite)
+
+
+@app.command()
+def poison(
+    config: Annotated[
+        Path, typer.Argument(help="YAML: trigger, target, rate, mode, sources, seed; see README.")
+    ],
+    data: Annotated[
+        str, typer.Option(help="Clean images: a folder by class, .parquet, caption .csv or shards.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the data and its ground truth.")],
+    form: Annotated[str, typer.Option("--format", help="folder, parquet or webdataset.")],
+    size: Annotated[int, typer.Option(help="Side of the written images in pixels.")] = 224,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a poisoned copy of a data set, and which of its items are poisoned."""
+    from invertune_plugin.benchmark.poison_command import PoisonJob, poison_data
+
+    poison_data(
+        PoisonJob(config=config, data=data, out=out, form=form, size=size, overwrite=overwrite)
+    )
 
 
 @toolbox.command()

@@ -41,6 +41,20 @@ def training_progress() -> Iterator[Callable[[str], Callable[[int, int, float], 
         yield start
 
 
+@contextmanager
+def item_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar: call it with (done, total)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task(title, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
 def table(header: list[str], rows: list[list[str]]) -> None:
     """Print a table on standard output."""
     grid = Table(*header)
