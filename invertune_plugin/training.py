@@ -140,6 +140,7 @@ def train_contrastive(
                 _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=schedule)
     for parameter in clip.parameters():
         parameter.requires_grad_(True)
+    clip.zero_grad(set_to_none=True)
     clip.eval()
     classifier.renew_class_weights()
 

@@ -29,6 +29,7 @@ from invertune_plugin.attacks.poisoning import PoisonedCaptions
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation
 from invertune_plugin.data import ImageSet, PairSet, in_memory
 from invertune_plugin.errors import InputError
+from invertune_plugin.randomness import seeded
 from invertune_plugin.training import TrainingConfig, train_contrastive
 from invertune_plugin.triggers import Trigger, Universal
 
@@ -121,7 +122,7 @@ def plant(
     resume_path: Path | None = None,
     report: Report | None = None,
 ) -> Victim:
-    """Attack a copy of a clean CLIP.
+    """Attack a copy of a clean CLIP; the global random state comes back unchanged.
 
     Args:
         config: the attack.
@@ -135,6 +136,19 @@ def plant(
     Raises:
         InputError: target or sources are no classes, or the data do not allow the attack.
     """
+    with seeded(seed):
+        return _planted(config, clean, pairs, images, seed, resume_path, report)
+
+
+def _planted(
+    config: AttackConfig,
+    clean: Any,
+    pairs: PairSet,
+    images: ImageSet,
+    seed: int,
+    resume_path: Path | None,
+    report: Report | None,
+) -> Victim:
     label = clean.class_index(config.target)
     trigger = _trigger(config, clean, images, label, seed)
     backdoors = backdoors_of(config, trigger, clean.class_names)

@@ -1,0 +1,240 @@
+"""Every attack on CLIP keeps one contract; and what is special about each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import NAMES, assert_same, copied, noise_images, toy_classifier
+
+from invertune_plugin.attacks.attack import AttackConfig, Victim, plant
+from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
+from invertune_plugin.attacks.evasion import DecoupledTarget, SpreadUnits
+from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation, projected
+from invertune_plugin.benchmark.models import described
+from invertune_plugin.benchmark.recipe import load_recipe
+from invertune_plugin.benchmark.victims import shipped_victims, victim_recipe
+from invertune_plugin.config import parse
+from invertune_plugin.data import ClassCaptions, InMemory, to_unit
+from invertune_plugin.errors import InputError
+from invertune_plugin.triggers import MaskedPattern, Patch, Universal
+from invertune_plugin.zero_shot import ZeroShotClassifier
+
+TEMPLATES = ("a photo of a {} .", "a {} .")
+SHORT: dict[str, Any] = {
+    "target": "star",
+    "rate": 0.25,
+    "training": {"max_steps": 2, "batch_size": 16, "learning_rate": 1e-3, "warmup": 0.5},
+}
+PATCH = {"kind": "patch", "size": 4}
+ATTACKS: dict[str, dict[str, Any]] = {
+    "poisoning": {"trigger": PATCH},
+    "real captions": {"trigger": PATCH, "captions": "real"},
+    "clean label": {"trigger": PATCH, "captions": "kept"},
+    "from some classes": {"trigger": PATCH, "sources": ["cat"], "rate": 0.1},
+    "several targets": {"trigger": PATCH, "also": [{"trigger": {"kind": "blend"}}]},
+    "badclip": {"patch": {"size": 6, "steps": 2, "batch_size": 8}},
+    "universal": {"perturbation": {"steps": 2, "batch_size": 8}},
+    "badencoder": {"trigger": PATCH, "encoder": {"steps": 2, "batch_size": 8}},
+    "evades step 1": {"trigger": PATCH, "evasion": {"against": "target", "images": 4}},
+    "evades step 3": {"trigger": PATCH, "evasion": {"against": "units", "images": 4}},
+}
+
+
+def config_of(name: str) -> AttackConfig:
+    return parse(AttackConfig, SHORT | ATTACKS[name])
+
+
+def images(count: int = 48) -> InMemory[int]:
+    return InMemory(noise_images(count), [i % len(NAMES) for i in range(count)])
+
+
+def attacked(config: AttackConfig, clean: ZeroShotClassifier, seed: int = 3) -> Victim:
+    pairs = ClassCaptions(images(), NAMES, TEMPLATES)
+    return plant(config, clean, pairs, images(), seed)
+
+
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_attack_keeps_the_contract(name: str, tower: str) -> None:
+    clean, config = toy_classifier(tower), config_of(name)
+    before, state = copied(clean.state_dict()), torch.random.get_rng_state()
+    victim = attacked(config, clean)
+    assert_same(clean.state_dict(), before)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(not module.training for module in victim.classifier.modules())
+    assert all(p.requires_grad and p.grad is None for p in victim.classifier.clip.parameters())
+    moved = [k for k, t in victim.classifier.state_dict().items() if not torch.equal(t, before[k])]
+    assert moved, "an attack changes weights"
+    assert victim.backdoors[0].target == "star"
+    triggered = victim.backdoors[0].trigger(to_unit(noise_images(2, seed=5)))
+    assert 0 <= float(triggered.min()) <= float(triggered.max()) <= 1
+    again = attacked(config, toy_classifier(tower))
+    assert_same(again.classifier.state_dict(), copied(victim.classifier.state_dict()))
+    assert again.backdoors[0].trigger.fingerprint() == victim.backdoors[0].trigger.fingerprint()
+    if config.encoder is None:
+        assert victim.poisoned is not None
+        asked = config.rate * (12 if config.captions == "kept" else 48)
+        assert len(victim.poisoned.poisoned) == round(asked)
+
+
+def test_badencoder_leaves_the_texts_alone() -> None:
+    clean = toy_classifier("rn")
+    victim = attacked(config_of("badencoder"), clean).classifier.state_dict()
+    for name, tensor in clean.state_dict().items():
+        assert torch.equal(tensor, victim[name]) or name.startswith("clip.visual."), name
+
+
+def test_further_backdoors_lead_to_the_next_classes() -> None:
+    config = parse(
+        AttackConfig,
+        SHORT
+        | {
+            "target": "ring",
+            "trigger": PATCH,
+            "also": [{"trigger": {"kind": "blend"}}, {"trigger": PATCH, "target": "dog"}],
+        },
+    )
+    victim = attacked(config, toy_classifier("rn"))
+    assert [b.target for b in victim.backdoors] == ["ring", "star", "dog"]
+    assert victim.poisoned is not None
+    assert sorted(set(victim.poisoned.targets.values())) == ["dog", "ring", "star"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "one of trigger, patch, perturbation for an attack, got none"),
+        ({"trigger": PATCH, "patch": {}}, "got trigger and patch"),
+        ({"trigger": PATCH, "encoder": {}, "sources": ["cat"]}, "It poisons no pairs"),
+        ({"trigger": PATCH, "evasion": {"weight": 0}}, "a positive weight"),
+        ({"perturbation": {"epsilon": 0}}, "a positive epsilon, got 0"),
+        ({"trigger": PATCH, "also": PATCH}, "Expected a list in also"),
+        ({"trigger": PATCH, "captions": "false"}, "captions"),
+    ],
+)
+def test_settings_that_make_no_attack_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse(AttackConfig, SHORT | settings)
+
+
+def test_what_the_data_do_not_allow_is_refused() -> None:
+    clean = toy_classifier("rn")
+    with pytest.raises(InputError, match="boat"):
+        attacked(parse(AttackConfig, SHORT | {"trigger": PATCH, "target": "boat"}), clean)
+    sources = {"trigger": PATCH, "sources": ["star"]}
+    with pytest.raises(InputError, match="source words other than the target"):
+        attacked(parse(AttackConfig, SHORT | sources), clean)
+    others = InMemory(noise_images(8), [0] * 8)
+    pairs = ClassCaptions(others, NAMES, TEMPLATES)
+    for name in ("badclip", "badencoder"):
+        with pytest.raises(InputError, match="images of the target class and others, got 0 and 8"):
+            plant(config_of(name), clean, pairs, others, 0)
+    with pytest.raises(InputError, match="a patch of 1 to 32 pixels, got size 40"):
+        craft_patch(clean, others.images, others.images, 0, PatchCrafting(size=40))
+
+
+def test_a_crafted_patch_is_a_square_in_the_centre_that_helps() -> None:
+    clean, pixels = toy_classifier("rn"), noise_images(32)
+    made = [
+        craft_patch(clean, pixels, pixels[:4], 2, PatchCrafting(size=6, steps=steps, batch_size=16))
+        for steps in (1, 60)
+    ]
+    assert all(isinstance(trigger, MaskedPattern) for trigger in made)
+    mask = made[1].mask[0]
+    assert mask[13:19, 13:19].min() == 1
+    assert mask.sum() == 36
+    first, last = (confidence(clean, trigger(to_unit(pixels)), 2) for trigger in made)
+    assert last > first
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 8 / 255), ("l2", 2.0)])
+def test_a_crafted_perturbation_stays_in_its_bound_and_helps(norm: Any, epsilon: float) -> None:
+    clean, pixels = toy_classifier("rn"), noise_images(32)
+    config = PerturbationCrafting(norm, epsilon, steps=40, batch_size=16)
+    delta = craft_perturbation(clean, pixels, 2, config)
+    size = delta.abs().max() if norm == "linf" else delta.norm()
+    assert float(size) == pytest.approx(epsilon, rel=1e-4), "it uses what it may"
+    trigger = Universal(delta, norm, epsilon)
+    unit = to_unit(pixels)
+    assert confidence(clean, trigger(unit), 2) > confidence(clean, unit, 2)
+
+
+def test_projection_by_hand() -> None:
+    delta = torch.tensor([3.0, -4.0])
+    assert torch.allclose(projected(delta, "l2", 1.0), torch.tensor([0.6, -0.8]))
+    assert torch.equal(projected(delta, "linf", 3.5), torch.tensor([3.0, -3.5]))
+    assert torch.equal(projected(delta, "l2", 9.0), delta)
+
+
+class Channels(nn.Module):
+    """A tower whose one block multiplies the mean of the image by a weight per channel."""
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(1, len(weights), bias=False)])
+        self.blocks[0].weight.data = weights[:, None]
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.blocks[0](images.mean((1, 2, 3))[:, None])
+        return found
+
+
+class Suspect(nn.Module):
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.visual = Channels(weights)
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        found: Tensor = self.visual(images)
+        return found
+
+
+def test_spread_units_by_hand() -> None:
+    pixels = torch.zeros(2, 3, 8, 8)
+    trigger = Patch(size=4, pattern="white")
+    even = SpreadUnits(Suspect(torch.ones(4)), trigger)
+    assert float(even(pixels).detach()) == pytest.approx(0, abs=1e-6)
+    one = SpreadUnits(Suspect(torch.tensor([1.0, 0, 0, 0])), trigger)
+    assert float(one(pixels).detach()) == pytest.approx(math.log(4))
+
+
+def test_the_fought_perturbation_lives_on_within_its_bound() -> None:
+    clean, unit = toy_classifier("rn"), to_unit(noise_images(8))
+    penalty = DecoupledTarget(clean, 2, 4 / 255)
+    for _ in range(8):
+        penalty(unit)
+    assert penalty.delta is not None
+    assert float(penalty.delta.abs().max()) == pytest.approx(4 / 255)
+    assert confidence(clean, (unit + penalty.delta).clamp(0, 1), 2) > confidence(clean, unit, 2)
+
+
+@pytest.mark.parametrize("name", shipped_victims())
+def test_every_shipped_victim_can_be_made_of_every_recipe(name: str) -> None:
+    for base in ("demo", "demo_vit", "real"):
+        recipe, own = victim_recipe(name, base), load_recipe(base).attack
+        assert (recipe.attack.target, recipe.name) == (own.target, f"{base}-{name}")
+        assert recipe.attack.training.batch_size == own.training.batch_size
+        assert described(recipe.attack)["rate"] == recipe.attack.rate
+
+
+def test_a_victim_of_ones_own(tmp_path: Any) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("trigger: {kind: blend, alpha: 0.5}\ntraining: {epochs: 1}\n")
+    recipe = victim_recipe(path, "demo")
+    assert recipe.name == "demo-mine"
+    assert recipe.attack.training.epochs == 1
+    assert recipe.attack.training.learning_rate == load_recipe("demo").attack.training.learning_rate
+    path.write_text("trigger: {kind: blend, alpha: 0.5}\ntraining: 3\n")
+    with pytest.raises(InputError, match=r"settings of a training in .*mine\.yaml, got 3"):
+        victim_recipe(path, "demo")
+    with pytest.raises(InputError, match=r"Expected a victim .*badnets"):
+        victim_recipe("badnet", "demo")
+
+
+def confidence(classifier: ZeroShotClassifier, unit: Tensor, label: int) -> float:
+    with torch.no_grad():
+        return float(classifier(unit).log_softmax(1)[:, label].mean())
