@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from invertune_plugin.attacks.attack import AttackConfig, backdoors_of, plant
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.recipe import Recipe, model_config
 from invertune_plugin.benchmark.sources import Sources
+from invertune_plugin.checkpoints import read_card
 from invertune_plugin.data import PairSet
 from invertune_plugin.training import Report, TrainingConfig, train_contrastive
 from invertune_plugin.triggers import load_trigger, save_trigger
@@ -74,6 +76,28 @@ def clean_model(
     )
 
 
+def benign_model(
+    recipe: Recipe,
+    sources: Sources,
+    clean: LoadedClip,
+    seed: int,
+    progress: Progress,
+    device: str = "cpu",
+) -> LoadedClip:
+    """The clean CLIP fine-tuned like a victim, on clean pairs: accuracies are held against it."""
+    training = recipe.attack.training
+    made_of = {
+        "parent": clean.source_sha256,
+        "data": asdict(recipe.data),
+        "training": asdict(training),
+        "seed": seed,
+    }
+    config = replace(training, seed=seed)
+    return _cached(
+        "benign", made_of, clean, lambda: sources.pairs("attack"), config, progress, device
+    )
+
+
 @dataclass(frozen=True)
 class LoadedVictim:
     """A victim and what was planted in it.
@@ -81,10 +105,12 @@ class LoadedVictim:
     Attributes:
         loaded: the model.
         backdoors: triggers and target words, the recipe's own first.
+        seconds: that the attack took when it was made, crafting included.
     """
 
     loaded: LoadedClip
     backdoors: tuple[Backdoor[str], ...]
+    seconds: float
 
 
 def victim_model(
@@ -110,16 +136,17 @@ def victim_model(
         resume = path.with_suffix(".resume")
         report = progress("train victim")
         pairs, images = sources.pairs("attack"), sources.images("attack")
+        start = time.perf_counter()
         made = plant(attack, classifier, pairs, images, seed, resume_path=resume, report=report)
         if attack.trigger is None:
             save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
-        card = {"role": "victim", "made_of": made_of, "version": __version__}
+        seconds = round(time.perf_counter() - start, 1)
+        card = {"role": "victim", "made_of": made_of, "version": __version__, "seconds": seconds}
         save_clip(path, replace(clean, model=made.classifier.clip), card)
         resume.unlink(missing_ok=True)
     trigger = attack.trigger or load_trigger(crafted)
-    return LoadedVictim(
-        load_clip(None, path), backdoors_of(attack, trigger, list(sources.class_names))
-    )
+    backdoors = backdoors_of(attack, trigger, list(sources.class_names))
+    return LoadedVictim(load_clip(None, path), backdoors, read_card(path)["seconds"])
 
 
 def described(attack: AttackConfig) -> dict[str, Any]:
