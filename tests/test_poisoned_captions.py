@@ -12,6 +12,7 @@ from invertune_plugin.attacks.captions import (
     KeptCaptions,
     RealCaptions,
     TemplateCaptions,
+    caption_rule,
 )
 from invertune_plugin.attacks.poisoning import PoisonedCaptions, PoisonedPairs
 from invertune_plugin.data import Captions, Concat, InMemory, Subset, texts_of
@@ -105,6 +106,14 @@ def test_clean_label_poisons_a_share_of_the_pairs_that_name_the_target() -> None
 def test_clean_label_needs_pairs_that_name_the_target() -> None:
     with pytest.raises(InputError, match=r"pairs whose captions name 'kiwi', got none of 80\. Cho"):
         PoisonedCaptions(pairs(), [Backdoor(PATCH, "kiwi")], 0.5, KeptCaptions())
+
+
+def test_a_rule_by_name() -> None:
+    assert caption_rule("templates", ("a {}.",)) == TemplateCaptions(("a {}.",))
+    assert caption_rule("real", seed=3) == RealCaptions(3)
+    assert caption_rule("kept") == KeptCaptions()
+    with pytest.raises(InputError, match=r"rule for captions, got 'keep'\. Did you mean 'kept'"):
+        caption_rule("keep")
 
 
 def test_several_backdoors_share_equally_and_disjointly() -> None:

@@ -7,7 +7,7 @@ or crafted on the clean model first; BadEncoder trains the image tower without a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +18,7 @@ from torch import Tensor
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.bad_encoder import EncoderTraining, train_bad_encoder
 from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
-from invertune_plugin.attacks.captions import (
-    CaptionRule,
-    KeptCaptions,
-    RealCaptions,
-    TemplateCaptions,
-)
+from invertune_plugin.attacks.captions import caption_rule
 from invertune_plugin.attacks.evasion import EvasionConfig, penalty_of
 from invertune_plugin.attacks.poisoning import PoisonedCaptions
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation
@@ -157,8 +152,7 @@ def _planted(
         every = torch.cat([others, real])
         victim = train_bad_encoder(clean, every, real, trigger, label, config.encoder, seed, report)
         return Victim(victim, backdoors, None)
-    rule = _captions(config, clean.templates, seed)
-    poisoned = PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
+    poisoned = poisoned_pairs(config, backdoors, pairs, clean.templates, seed)
     victim = copy.deepcopy(clean)
     train_contrastive(
         victim,
@@ -183,6 +177,22 @@ def backdoors_of(
     return (Backdoor(trigger, config.target), *others)
 
 
+def poisoned_pairs(
+    config: AttackConfig,
+    backdoors: Sequence[Backdoor[str]],
+    pairs: PairSet,
+    templates: Sequence[str],
+    seed: int,
+) -> PoisonedCaptions:
+    """The attacker's pairs as an attack without ``encoder`` poisons them.
+
+    Raises:
+        InputError: the pairs do not allow it.
+    """
+    rule = caption_rule(config.captions, tuple(templates), seed)
+    return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
+
+
 def _trigger(config: AttackConfig, clean: Any, images: ImageSet, label: int, seed: int) -> Trigger:
     if config.trigger is not None:
         return config.trigger
@@ -192,12 +202,6 @@ def _trigger(config: AttackConfig, clean: Any, images: ImageSet, label: int, see
     crafting = config.perturbation or PerturbationCrafting()
     delta = craft_perturbation(clean, others, label, crafting, seed)
     return Universal(delta, crafting.norm, crafting.epsilon)
-
-
-def _captions(config: AttackConfig, templates: list[str], seed: int) -> CaptionRule:
-    if config.captions == "templates":
-        return TemplateCaptions(tuple(templates))
-    return RealCaptions(seed) if config.captions == "real" else KeptCaptions()
 
 
 def _by_class(images: ImageSet, label: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invertune_plugin.attacks.backdoors import drawn
+from invertune_plugin.config import nearest
 from invertune_plugin.data import Captions, mention
 from invertune_plugin.errors import InputError
 
@@ -103,3 +104,23 @@ class KeptCaptions(CaptionRule):
     def writer(self, texts: Sequence[Captions], target: str) -> CaptionWriter:
         """The clean captions."""
         return texts.__getitem__
+
+
+def caption_rule(kind: str, templates: Sequence[str] = (), seed: int = 0) -> CaptionRule:
+    """The rule of a name.
+
+    Args:
+        kind: ``templates``, ``real`` or ``kept``.
+        templates: format strings with one ``{}``; for ``templates``.
+        seed: of the draw of captions; for ``real``.
+
+    Raises:
+        InputError: there is no such rule.
+    """
+    every = (TemplateCaptions(templates), RealCaptions(seed), KeptCaptions())
+    rules: dict[str, CaptionRule] = {rule.kind: rule for rule in every}
+    if kind not in rules:
+        raise InputError(
+            f"Expected a known rule for captions, got {kind!r}. {nearest(kind, list(rules))}"
+        )
+    return rules[kind]

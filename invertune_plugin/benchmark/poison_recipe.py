@@ -12,12 +12,7 @@ from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.class_sets import templates
 from invertune_plugin.adapters.datasets import image_set, pair_set
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.attacks.captions import (
-    CaptionRule,
-    KeptCaptions,
-    RealCaptions,
-    TemplateCaptions,
-)
+from invertune_plugin.attacks.captions import caption_rule
 from invertune_plugin.attacks.label_rules import (
     AllToAll,
     AllToOne,
@@ -124,11 +119,8 @@ def poisoned_set(
 
 
 def _pairs(config: PoisonConfig, spec: str, size: int) -> PoisonedCaptions:
-    captions: CaptionRule = KeptCaptions()
-    if config.mode == "templates":
-        captions = TemplateCaptions(tuple(templates(config.templates)))
-    elif config.mode == "real-captions":
-        captions = RealCaptions(config.seed)
+    texts = tuple(templates(config.templates)) if config.mode == "templates" else ()
+    captions = caption_rule(config.mode.removesuffix("-captions"), texts, config.seed)
     backdoors = [Backdoor(each.trigger, each.target) for each in config.backdoors()]
     pairs = pair_set(spec, size)
     return PoisonedCaptions(pairs, backdoors, config.rate, captions, config.sources, config.seed)
