@@ -16,6 +16,7 @@ from invertune_plugin.errors import InputError
 from invertune_plugin.files import write_text
 
 CARD_SUFFIX = ".card.yaml"
+TRIGGER_SUFFIX = ".trigger.safetensors"
 MOST_BYTES = 1 << 20
 
 
@@ -63,6 +64,11 @@ def write_victim_card(path: str | Path, card: VictimCard, overwrite: bool = Fals
 def card_beside(checkpoint: str | Path) -> Path:
     """Where the card of a foreign checkpoint lies: ``x.card.yaml`` beside ``x.pt``."""
     return Path(checkpoint).with_suffix(CARD_SUFFIX)
+
+
+def trigger_beside(checkpoint: str | Path) -> Path:
+    """Where the tensors of a victim's trigger lie: ``x.trigger.safetensors`` beside ``x.pt``."""
+    return Path(checkpoint).with_suffix(TRIGGER_SUFFIX)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from invertune_plugin.adapters.victim_cards import read_victim_card
+from invertune_plugin.adapters.victim_cards import read_victim_card, trigger_beside
 from invertune_plugin.attacks.card import VictimCard
 from invertune_plugin.attacks.victim_check import VictimCheck, check_victim
 from invertune_plugin.benchmark.record import rate_fields, record
@@ -23,6 +23,7 @@ from invertune_plugin.console import say, table
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
+from invertune_plugin.triggers import Trigger, needs_tensors
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,26 @@ def _measured(
         found = rates(classifier, labelled_images(job.images, classifier), attack)
         told = {"attack": attack.trigger.fingerprint(), "target": job.target} if attack else {}
         return found, dict(told), None
-    trigger = card.attack_trigger(None if job.trigger is None else open_trigger(job.trigger))
+    trigger = card.attack_trigger(_trigger(job, card))
     images = labelled_images(job.images, classifier)
     check = check_victim(classifier, card, images, trigger=trigger)
     told = {"attack": trigger.fingerprint(), "target": card.target}
     return {"ca": check.ca, "asr": check.asr}, dict(told), check
+
+
+def _trigger(job: EvaluateJob, card: VictimCard) -> Trigger | None:
+    """The trigger's file, where one is given or the card's parameters are not enough."""
+    if job.trigger is not None:
+        return open_trigger(job.trigger)
+    if not needs_tensors(card.trigger):
+        return None
+    beside = trigger_beside(job.checkpoint)
+    if not beside.is_file():
+        raise InputError(
+            f"Expected the tensors of the card's trigger in {beside.name} beside the "
+            "checkpoint, got no such file. Put it there, or pass it with --trigger."
+        )
+    return open_trigger(beside)
 
 
 def _told(rate: object) -> str:

@@ -22,6 +22,7 @@ from invertune_plugin.adapters.open_clip import (
     save_clip,
     zero_shot_classifier,
 )
+from invertune_plugin.adapters.victim_cards import trigger_beside
 from invertune_plugin.attacks.attack import AttackConfig, backdoors_of, plant
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.recipe import Recipe, model_config
@@ -130,7 +131,7 @@ def victim_model(
         "seed": seed,
     }
     path = cached_path("victim", made_of)
-    crafted = path.with_suffix(".trigger.safetensors")
+    crafted = trigger_beside(path)
     classifier = zero_shot_classifier(clean, sources.class_names, sources.templates, device)
     if not path.is_file():
         resume = path.with_suffix(".resume")

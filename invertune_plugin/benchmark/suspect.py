@@ -15,7 +15,7 @@ from invertune_plugin.data import ImageSet, Subset
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
-from invertune_plugin.triggers import Trigger
+from invertune_plugin.triggers import Trigger, load_trigger
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 
@@ -77,11 +77,13 @@ def open_attack(
 
 
 def open_trigger(path: Path) -> Trigger:
-    """A trigger from a YAML file.
+    """A trigger from a YAML file, or from what ``save_trigger`` wrote (``.safetensors``).
 
     Raises:
         InputError: the file holds no trigger.
     """
+    if path.suffix.lower() == ".safetensors":
+        return load_trigger(path)
     return parse(Trigger, read_yaml(path))  # type: ignore[type-abstract]
 
 

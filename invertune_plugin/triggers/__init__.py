@@ -18,7 +18,7 @@ from invertune_plugin.triggers.reflection import Reflection
 from invertune_plugin.triggers.scaling import PUBLISHED_SIZE, scaled
 from invertune_plugin.triggers.sinusoid import Sinusoid
 from invertune_plugin.triggers.stages import Jpeg, Resize
-from invertune_plugin.triggers.storing import load_trigger, save_trigger, trigger_of
+from invertune_plugin.triggers.storing import load_trigger, needs_tensors, save_trigger, trigger_of
 from invertune_plugin.triggers.tensors import MaskedPattern, Universal
 from invertune_plugin.triggers.trojan import Square, Watermark
 from invertune_plugin.triggers.warp import Warp
@@ -50,6 +50,7 @@ __all__ = [
     "Warp",
     "Watermark",
     "load_trigger",
+    "needs_tensors",
     "save_trigger",
     "scaled",
     "trigger_of",

@@ -57,7 +57,7 @@ def load_trigger(path: str | Path) -> Trigger:
         raise InputError(
             f"Expected a trigger in {path}, got a file without one. Write it with save_trigger."
         )
-    tensors = read_state_dict(path) if _has_tensors(parameters) else {}
+    tensors = read_state_dict(path) if needs_tensors(parameters) else {}
     trigger = _build(parameters, tensors, "")
     if trigger.fingerprint() != card.get("fingerprint"):
         raise InputError(
@@ -67,11 +67,16 @@ def load_trigger(path: str | Path) -> Trigger:
     return trigger
 
 
-def _has_tensors(parameters: Any) -> bool:
+def needs_tensors(parameters: Any) -> bool:
+    """Whether a trigger, or a part of it, has tensors beside these ``parameters()``.
+
+    Raises:
+        InputError: the parts are no list.
+    """
     if not isinstance(parameters, Mapping):
         return False
     parts = parameters.get("parts", ())
-    return parameters.get("kind") in STORED or any(_has_tensors(part) for part in _list(parts))
+    return parameters.get("kind") in STORED or any(needs_tensors(part) for part in _list(parts))
 
 
 def _build(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Trigger:
