@@ -1,4 +1,4 @@
-"""The command ``invertune``: repair, evaluate, run, poison, toolbox."""
+"""The command ``invertune``: repair, evaluate, run, attack, poison, toolbox."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ QuickGelu = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 TriggerFile = Annotated[
     Path | None,
-    typer.Option(help="YAML with the attacker's trigger, where it is known: {kind: patch, ...}."),
+    typer.Option(
+        help="The attacker's trigger, where it is known: YAML {kind: patch, ...}, or a file "
+        "NAME.trigger.safetensors."
+    ),
 ]
 
 
@@ -162,6 +165,23 @@ def run(
     from invertune_plugin.benchmark.run_command import run_experiment
 
     run_experiment(recipe, out, seed, device, overwrite)
+
+
+@app.command()
+def attack(
+    victim: Annotated[
+        str, typer.Argument(help="Name of a shipped attack, or a .yaml file; docs/attacks.md.")
+    ],
+    on: Annotated[str, typer.Option("--on", help="Recipe that gives data, clean model, target.")],
+    out: Annotated[Path, typer.Option(help="The victim, a .safetensors file.")],
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a backdoored CLIP and measure it; its card is inside the file."""
+    from invertune_plugin.benchmark.attack_command import AttackJob, attack_model
+
+    attack_model(AttackJob(victim, on, out, seed, device, overwrite))
 
 
 @app.command()

@@ -229,6 +229,14 @@ def split_by_content(
     return {name: Subset(dataset, chosen) for name, chosen in indices.items()}
 
 
+def content_sha256(dataset: Items[T]) -> str:
+    """SHA-256 over the content of all images in order, in hexadecimal."""
+    digest = hashlib.sha256()
+    for i in range(len(dataset)):
+        digest.update(hashlib.sha256(dataset.content_key(i)).digest())
+    return digest.hexdigest()
+
+
 def to_unit(images: Tensor) -> Tensor:
     """Turn ``uint8`` images into floats in [0, 1] (what every model and trigger here works on)."""
     return images.to(torch.float32).div_(255.0)

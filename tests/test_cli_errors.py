@@ -236,7 +236,7 @@ def test_images_without_labels_cannot_be_evaluated(
 
 
 def test_unknown_recipe(invertune: Command, tmp_path: Path) -> None:
-    refused(invertune("run", "dmeo", "--out", tmp_path), "demo", "real", "'dmeo'")
+    refused(invertune("run", "dmeo", "--out", tmp_path), "mean 'demo'", "'dmeo'", ".yaml")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from invertune_plugin.attacks.attack import AttackConfig
-from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.errors import InputError
 from invertune_plugin.training import TrainingConfig
@@ -103,7 +103,7 @@ def recipe_path(name: str | Path, group: str = "", kind: str = "recipe") -> Path
     shipped = shipped_recipes(group)
     if str(name) not in shipped:
         raise InputError(
-            f"Expected a {kind} ({', '.join(shipped)}) or the path of a .yaml file, got "
-            f"{str(name)!r}."
+            f"Expected a {kind} that comes with the package or the path of a .yaml file, got "
+            f"{str(name)!r}. {nearest(str(name), shipped)}"
         )
     return Path(str(files("invertune_plugin.configs").joinpath(group).joinpath(f"{name}.yaml")))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
+from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.benchmark.models import (
     LoadedVictim,
     Progress,
@@ -16,7 +18,7 @@ from invertune_plugin.benchmark.models import (
 )
 from invertune_plugin.benchmark.recipe import Recipe, recipe_path, shipped_recipes
 from invertune_plugin.benchmark.sources import Sources, build_sources
-from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -83,9 +85,22 @@ def build_victim(recipe: Recipe, seed: int, progress: Progress, device: str = "c
         seed: of attack and, where the recipe does not fix it, the clean model.
         progress: makes a progress report for a training.
         device: where models are trained.
+
+    Raises:
+        InputError: a target is no class of the data, or the data do not allow the attack.
     """
     start = initial_model(recipe, seed)
     sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
+    _refuse_unknown_targets(recipe.attack, sources.class_names)
     clean = clean_model(recipe, start, sources, seed, progress, device)
     victim = victim_model(recipe, sources, clean, seed, progress, device)
     return BuiltVictim(recipe, sources, clean, victim)
+
+
+def _refuse_unknown_targets(attack: AttackConfig, class_names: Sequence[str]) -> None:
+    for target in (attack.target, *(planted.target for planted in attack.also)):
+        if target is not None and target not in class_names:
+            raise InputError(
+                f"Expected a target among the {len(class_names)} classes of the recipe, got "
+                f"{target!r}. {nearest(target, class_names)}"
+            )
