@@ -23,6 +23,18 @@ print(invertune_plugin.__file__)
 """
 
 
+EXPORTS = """
+import sys
+import invertune_plugin
+assert "torch" not in sys.modules, "importing the package stays cheap"
+assert invertune_plugin.__all__ == sorted(invertune_plugin.__all__)
+assert set(invertune_plugin._HOME_OF) == set(invertune_plugin.__all__)
+for name in invertune_plugin.__all__:
+    found = getattr(invertune_plugin, name)
+    assert callable(found), name
+"""
+
+
 def run_elsewhere(folder: Path, *path: str) -> str:
     code = f"import sys; sys.path[:0] = {list(path)!r}\n{IMPORTS}"
     done = subprocess.run(
@@ -34,6 +46,13 @@ def run_elsewhere(folder: Path, *path: str) -> str:
 
 def test_installed_package_imports_from_another_folder(tmp_path: Path) -> None:
     run_elsewhere(tmp_path)
+
+
+def test_every_exported_name_is_there_and_none_is_loaded_early() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORTS], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_wheel_imports_from_another_folder(tmp_path: Path) -> None:
