@@ -285,3 +285,10 @@ def test_the_card_in_the_documentation_is_one(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)# ---", text, re.DOTALL)[0], names)
     assert card.attack_trigger(names["trigger"]) is names["trigger"]
+
+
+def test_a_card_of_a_stranger_opens_no_file(tmp_path: Path) -> None:
+    secret = {"kind": "blend-picture", "path": str(tmp_path / "secret.png")}
+    for trigger in (secret, {"kind": "chain", "parts": [{"kind": "blend"}, secret]}):
+        with pytest.raises(InputError, match="names a file"):
+            made(trigger=trigger).attack_trigger()

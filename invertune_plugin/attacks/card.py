@@ -114,6 +114,11 @@ class VictimCard:
             InputError: the parameters make no trigger, or its fingerprint is not the card's.
         """
         if given is None:
+            if _names_file(self.trigger):
+                raise InputError(
+                    "Expected a card whose trigger is told by its parameters, got one that names a "
+                    "file. A card opens no files: pass the trigger itself beside it."
+                )
             try:
                 given = parse(Trigger, self.trigger, "trigger")  # type: ignore[type-abstract]
             except InputError as error:
@@ -140,6 +145,12 @@ def parse_card(values: Mapping[str, Any], where: str = "card") -> VictimCard:
     """
     _refuse_flood(values, where)
     return parse(VictimCard, values, where)
+
+
+def _names_file(parameters: Any) -> bool:
+    if not isinstance(parameters, Mapping):
+        return False
+    return "path" in parameters or any(map(_names_file, parameters.get("parts", ())))
 
 
 def _refuse_flood(values: Any, where: str) -> None:
