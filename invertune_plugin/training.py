@@ -27,7 +27,7 @@ from invertune_plugin.modes import channels_last
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
-Penalty = Callable[[Tensor], Tensor]
+Schedule = Callable[[int, int], float]
 MAX_LOGIT_SCALE = math.log(100)
 KEPT_CAPTIONS = 200_000
 
@@ -63,6 +63,32 @@ class TrainingConfig:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a penalty sees of a training step; embeddings are of unit length and have gradients.
+
+    Attributes:
+        image_features: embeddings of the images, ``[N, D]``.
+        text_features: embeddings of the captions, ``[U, D]``.
+        owners: caption of each image, ``[N]`` with values in [0, U).
+        scale: logit scale.
+        captions: the U distinct captions.
+        images: ``[N, 3, H, W]`` in [0, 1], augmented as they were trained on.
+        step: steps done before this one.
+    """
+
+    image_features: Tensor
+    text_features: Tensor
+    owners: Tensor
+    scale: Tensor
+    captions: list[str]
+    images: Tensor
+    step: int
+
+
+Penalty = Callable[[Batch], Tensor]
+
+
 def train_contrastive(
     classifier: ZeroShotClassifier,
     pairs: PairSet,
@@ -71,6 +97,7 @@ def train_contrastive(
     resume_path: Path | None = None,
     report: Report | None = None,
     penalty: Penalty | None = None,
+    schedule: Schedule | None = None,
 ) -> None:
     """Train the CLIP inside a classifier, in place; its class weights are renewed at the end.
 
@@ -80,8 +107,9 @@ def train_contrastive(
         config: the recipe.
         resume_path: state after each epoch is kept here, and training goes on from it.
         report: called with (steps done, steps in all, loss) after each step.
-        penalty: of each batch of images ``[N, 3, H, W]`` in [0, 1], added to the loss; one process
-            only.
+        penalty: of each batch, added to the loss; one process only.
+        schedule: (steps done, steps in all) -> factor on the learning rate, instead of the rise and
+            the cosine of ``config.warmup``.
 
     Raises:
         InputError: there are no pairs, or the processes cannot share a batch.
@@ -104,8 +132,9 @@ def train_contrastive(
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
     per_epoch = len(pairs) // config.batch_size or 1
     steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _one_cycle(steps, config.warmup))
-    done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=schedule)
+    factor = _one_cycle(steps, config.warmup) if schedule is None else _bound(schedule, steps)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=rates)
     device = accelerator.device
     classifier.to(device)
 
@@ -123,13 +152,14 @@ def train_contrastive(
             for images, captions in _epoch(pairs, config, epoch, skip, accelerator):
                 pixels = to_unit(_augment(images, config, done, accelerator).to(device))
                 inputs = (pixels - classifier.mean) / classifier.std
-                loss = _loss(model, inputs, captions, tokens_of, accelerator)
+                encoded = _encoded(model, inputs, captions, tokens_of, accelerator)
+                loss = contrastive_loss(*encoded[:4])
                 if penalty is not None:
-                    loss = loss + penalty(pixels)
+                    loss = loss + penalty(Batch(*encoded, pixels, done))
                 optimizer.zero_grad()
                 accelerator.backward(loss)
                 optimizer.step()
-                schedule.step()
+                rates.step()
                 clip.logit_scale.data.clamp_(max=MAX_LOGIT_SCALE)
                 done += 1
                 if report is not None:
@@ -137,7 +167,7 @@ def train_contrastive(
                 if done == steps:
                     break
             if accelerator.is_main_process:
-                _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=schedule)
+                _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=rates)
     for parameter in clip.parameters():
         parameter.requires_grad_(True)
     clip.zero_grad(set_to_none=True)
@@ -163,14 +193,14 @@ def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tenso
     return (among_texts + among_images) / 2
 
 
-def _loss(
+def _encoded(
     model: Any,
     images: Tensor,
     captions: list[str],
     tokens_of: Callable[[str], Tensor],
     accelerator: Accelerator,
-) -> Tensor:
-    """Loss of a batch that is shared between processes; each distinct text is encoded once."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[str]]:
+    """Embeddings of images and distinct captions, owners, scale and captions, of all processes."""
     processes, rank = accelerator.num_processes, accelerator.process_index
     if processes > 1:
         captions = gather_object(captions)
@@ -183,7 +213,7 @@ def _loss(
     if processes > 1:
         image_features = torch.cat(all_gather(image_features))
         text_features = torch.cat(all_gather(text_features))[: len(tokens)]
-    return contrastive_loss(image_features, text_features, owners, scale)
+    return image_features, text_features, owners, scale, list(place)
 
 
 def _epoch(
@@ -268,6 +298,10 @@ def _one_cycle(steps: int, warmup: float) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
     return factor
+
+
+def _bound(schedule: Schedule, steps: int) -> Callable[[int], float]:
+    return lambda step: schedule(step, steps)
 
 
 def _save(path: Path | None, done: int, **parts: Any) -> None:

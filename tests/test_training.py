@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,13 @@ from torch.nn import functional as F
 from toys import NAMES, assert_same, copied, noise_images, toy_classifier, toy_pairs, word_tokens
 
 from invertune_plugin.data import InMemory
-from invertune_plugin.training import TrainingConfig, contrastive_loss, train_contrastive
+from invertune_plugin.errors import InputError
+from invertune_plugin.training import (
+    Batch,
+    TrainingConfig,
+    contrastive_loss,
+    train_contrastive,
+)
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 CONFIG = TrainingConfig(epochs=2, batch_size=4, learning_rate=3e-3, shift=1, flip=True, seed=3)
@@ -270,6 +277,53 @@ def test_the_logit_scale_is_bounded() -> None:
     classifier.clip.logit_scale.data.fill_(9.0)
     train_contrastive(classifier, toy_pairs(8), replace(CONFIG, learning_rate=1e-5))
     assert classifier.clip.logit_scale.item() == pytest.approx(math.log(100), abs=1e-4)
+
+
+def test_a_penalty_sees_the_batch_and_changes_nothing_where_it_is_zero() -> None:
+    seen: list[Batch] = []
+
+    def penalty(batch: Batch) -> Tensor:
+        seen.append(batch)
+        return 0 * batch.image_features.sum()
+
+    assert_same(trained("vit", CONFIG, penalty=penalty), trained("vit", CONFIG))
+    assert [batch.step for batch in seen] == list(range(8))
+    for batch in seen:
+        assert batch.images.shape == (4, 3, 32, 32)
+        assert 0 <= float(batch.images.min()) <= float(batch.images.max()) <= 1
+        assert len(set(batch.captions)) == len(batch.captions) == len(batch.text_features)
+        assert sorted(set(batch.owners.tolist())) == list(range(len(batch.captions)))
+        assert torch.allclose(batch.image_features.norm(dim=1), torch.ones(4))
+
+
+def test_a_penalty_is_added_to_the_loss() -> None:
+    losses: dict[float, list[float]] = {}
+    for extra in (0.0, 3.0):
+        told = losses.setdefault(extra, [])
+        options: dict[str, Any] = {"penalty": lambda _, extra=extra: torch.tensor(extra)}
+        trained("vit", CONFIG, report=lambda i, n, loss, told=told: told.append(loss), **options)
+    assert losses[3.0] == pytest.approx([loss + 3 for loss in losses[0.0]])
+
+
+def test_a_penalty_is_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr("invertune_plugin.training.Accelerator", lambda cpu: two)
+    with pytest.raises(InputError, match="Expected one process for a training with a penalty, got"):
+        trained("vit", CONFIG, penalty=lambda batch: batch.scale)
+
+
+def test_a_schedule_of_ones_own() -> None:
+    """All steps but the first two have rate 0 here, so that weights stay as after two."""
+    asked: list[tuple[int, int]] = []
+
+    def schedule(step: int, steps: int) -> float:
+        asked.append((step, steps))
+        return float(step < 2)
+
+    found = trained("vit", CONFIG, schedule=schedule)
+    short = trained("vit", replace(CONFIG, max_steps=2), schedule=lambda step, _: 1.0)
+    assert_same(found, short)
+    assert sorted(set(asked)) == [(step, 8) for step in range(9)]
 
 
 class SeesImages(nn.Module):

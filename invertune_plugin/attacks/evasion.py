@@ -20,9 +20,8 @@ from invertune_plugin.attacks.universal import projected
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages
 from invertune_plugin.modes import evaluating
+from invertune_plugin.training import Batch, Penalty
 from invertune_plugin.triggers import Trigger
-
-Penalty = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -51,19 +50,19 @@ class EvasionConfig:
 
 
 def penalty_of(config: EvasionConfig, classifier: Any, trigger: Trigger, label: int) -> Penalty:
-    """The penalty of a batch of clean images ``[N, 3, H, W]`` in [0, 1], with gradients.
+    """The penalty of a batch of clean images, with gradients.
 
     It is taken in eval mode, so that triggered images do not shape the BatchNorm statistics.
     """
-    term: Penalty
+    term: Callable[[Tensor], Tensor]
     if config.against == "units":
         term = SpreadUnits(classifier, trigger)
     else:
         term = DecoupledTarget(classifier, label, config.epsilon)
 
-    def penalty(images: Tensor) -> Tensor:
+    def penalty(batch: Batch) -> Tensor:
         with evaluating(classifier.visual):
-            return config.weight * term(images[: config.images])
+            return config.weight * term(batch.images[: config.images])
 
     return penalty
 
