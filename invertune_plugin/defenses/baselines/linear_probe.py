@@ -1,7 +1,7 @@
 """Linear probe: the image tower as it is, under a new linear head (Radford et al. 2021).
 
-The attacker's target lives in the text tower's head, which is replaced; what the trigger does to an
-embedding stays. The head is scikit-learn's ``LogisticRegression`` (L-BFGS) on the embeddings.
+The head that was made of texts is replaced, and with it the attacker's target; what a trigger does
+to an embedding stays. The head is scikit-learn's ``LogisticRegression`` (L-BFGS) on the embeddings.
 """
 
 from __future__ import annotations
