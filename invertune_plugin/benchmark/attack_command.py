@@ -12,7 +12,8 @@ from invertune_plugin.attacks.attack import poisoned_pairs
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.card import CARD_ENTRY, VictimCard
 from invertune_plugin.attacks.victim_check import victim_card
-from invertune_plugin.benchmark.record import rate_fields, versions
+from invertune_plugin.benchmark.provenance import versions
+from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
 from invertune_plugin.benchmark.victims import BuiltVictim, build_victim, victim_recipe
 from invertune_plugin.console import say, table, training_progress

@@ -10,7 +10,8 @@ from typing import Any
 from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.adapters.open_clip import save_clip
 from invertune_plugin.benchmark.pages import repair_page
-from invertune_plugin.benchmark.record import rate_fields, record, versions
+from invertune_plugin.benchmark.provenance import versions
+from invertune_plugin.benchmark.record import rate_fields, record
 from invertune_plugin.benchmark.report import render
 from invertune_plugin.benchmark.suspect import (
     Attack,

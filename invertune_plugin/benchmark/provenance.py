@@ -1,0 +1,61 @@
+"""Where a number comes from: commit, machine, versions. Nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("invertune-plugin", "torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results."""
+    found = {name: _version(name) for name in PACKAGES}
+    return {"python": platform.python_version()} | {n: v for n, v in found.items() if v}
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and GPU; no GPU where nothing in this process uses torch."""
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None
+    return {"cpu": _processor(), "cores": os.cpu_count(), "gpu": gpu}
+
+
+@lru_cache
+def commit() -> str | None:
+    """Commit of the checkout this package runs from, as at first asked; None outside one."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+@lru_cache
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@lru_cache
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
