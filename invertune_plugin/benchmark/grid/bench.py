@@ -1,0 +1,77 @@
+"""A grid from its cells to its store: choose, plan, tell or run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from invertune_plugin.benchmark.grid.cells import Cell
+from invertune_plugin.benchmark.grid.engines import open_engine
+from invertune_plugin.benchmark.grid.estimate import HEADER, duration, estimate, overview
+from invertune_plugin.benchmark.grid.plan import Plan, choose, plan_cells
+from invertune_plugin.benchmark.grid.run import Ran, mark_cells, run_plan
+from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.console import item_progress, say, table
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to run a grid.
+
+    Attributes:
+        only: ``name=value`` words; cells that fit all names are run, with their parents.
+        jobs: processes of this machine.
+        scheduler: address of a Dask or Ray cluster to use instead.
+        dry_run: only tell what would run.
+        wait: for another run on the same store, instead of refusing.
+        again: try cells that failed in an earlier run once more.
+    """
+
+    only: tuple[str, ...] = ()
+    jobs: int = 1
+    scheduler: str | None = None
+    dry_run: bool = False
+    wait: bool = False
+    again: bool = False
+
+
+def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran:
+    """Run a grid, or go on with it.
+
+    Args:
+        cells: all cells of the grid that are wanted.
+        folder: of the store; on a cluster, a folder that all its machines share.
+        options: how.
+
+    Raises:
+        InputError: options or store cannot be used, another run uses the store, or the disk is
+            full.
+    """
+    chosen = choose(cells, options.only)
+    store = Store(folder) if options.dry_run and not folder.exists() else Store.open(folder)
+    if options.dry_run:
+        _tell(plan_cells(chosen, store, options.again), store, options)
+        return Ran(0, 0)
+    with store.locked(options.wait):
+        plan = plan_cells(chosen, store, options.again)
+        mark_cells(plan, store)
+        if not plan.missing:
+            return Ran(0, 0)
+        _tell(plan, store, options)
+        with (
+            closing(open_engine(options.jobs, options.scheduler)) as engine,
+            item_progress("cells") as advance,
+        ):
+            return run_plan(plan, store, engine, say, advance)
+
+
+def _tell(plan: Plan, store: Store, options: BenchOptions) -> None:
+    """Print what is to be run, and about how long it takes."""
+    seconds = estimate(plan.missing, store.claims())
+    table(HEADER, overview(plan, seconds))
+    whole = sum(seconds.values())
+    jobs = options.jobs
+    shared = "" if options.scheduler else f", at best {duration(whole / jobs)} with --jobs {jobs}"
+    say(f"{len(plan.missing)} of {len(plan.cells)} cells to run: about {duration(whole)}{shared}.")
