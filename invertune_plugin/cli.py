@@ -1,4 +1,4 @@
-"""The command ``invertune``: repair, evaluate, run, attack, poison, toolbox."""
+"""The command ``invertune``: repair, evaluate, run, attack, poison, results, toolbox."""
 
 from __future__ import annotations
 
@@ -203,6 +203,24 @@ def poison(
     poison_data(
         PoisonJob(config=config, data=data, out=out, form=form, size=size, overwrite=overwrite)
     )
+
+
+@app.command()
+def results(
+    store: Annotated[Path, typer.Argument(help="Folder of a grid.")],
+    where: Annotated[
+        list[str], typer.Option(help="name=value, such as attack=badnets; may be repeated.")
+    ] = [],  # noqa: B006
+    diff: Annotated[Path | None, typer.Option(help="Another store: show what differs.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="File for all fields.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="File for a booktabs table.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="File for a Markdown table.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """List, filter, compare and export what a grid found."""
+    from invertune_plugin.benchmark.results_command import ResultsJob, show_results
+
+    show_results(ResultsJob(store, tuple(where), diff, csv, latex, markdown, overwrite))
 
 
 @toolbox.command()

@@ -1,0 +1,82 @@
+"""Rows of a store as CSV (all fields), and as LaTeX and Markdown tables (shares with intervals)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+
+from invertune_plugin.benchmark.grid.rows import Row, flat, is_rate, names_in, rates_in
+
+_LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+def header_and_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """The table for people: kind, names, outcome, shares in % with their intervals, seconds."""
+    names, rates = names_in(rows), rates_in(rows)
+    header = ["kind", *names, "outcome", *rates, "seconds"]
+    cells = [
+        [
+            row["kind"],
+            *(str(row["about"].get(name, "")) for name in names),
+            row["outcome"] + ("" if row["reliable"] else " (doubtful)"),
+            *(share(row, name) for name in rates),
+            f"{row['seconds']:.1f}" if "seconds" in row else "",
+        ]
+        for row in rows
+    ]
+    return header, cells
+
+
+def share(row: Row, name: str) -> str:
+    """A share in % with its 95 % interval; nothing where the row has none."""
+    if not is_rate(row, name):
+        return ""
+    value, low, high = (100 * row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All fields of all rows."""
+    every = [flat(row) for row in rows]
+    out = io.StringIO()
+    writer = csv.DictWriter(
+        out, list(dict.fromkeys(name for row in every for name in row)), lineterminator="\n"
+    )
+    writer.writeheader()
+    writer.writerows(every)
+    return out.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A table of Markdown; shares in %."""
+    header, cells = header_and_cells(rows)
+    lines = [header, ["---"] * len(header), *cells]
+    return "".join(f"| {' | '.join(_one_line(c) for c in line)} |\n" for line in lines)
+
+
+def to_latex(rows: Sequence[Row]) -> str:
+    """A ``tabular`` with the rules of booktabs; shares in %."""
+    header, cells = header_and_cells(rows)
+    texts = len(names_in(rows)) + 2
+    columns = "l" * texts + "r" * (len(header) - texts)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_line(header), r"\midrule"]
+    lines += [*map(_latex_line, cells), r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    def escaped(text: str) -> str:
+        return re.sub(r"[&%$#_{}\\~^]", lambda found: _LATEX[found.group()], text)
+
+    # An empty group first: a line that begins with a bracket would be read as a length.
+    return "{}" * cells[0].startswith("[") + " & ".join(map(escaped, cells)) + r" \\"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

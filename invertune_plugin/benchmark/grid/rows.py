@@ -1,0 +1,126 @@
+"""A store as flat rows, and what differs between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from invertune_plugin.benchmark.grid.claims import Claim
+from invertune_plugin.benchmark.grid.store import Store
+
+Row = dict[str, Any]
+COSTS = ("seconds", "bare_seconds", "peak_mb", "peak_gpu_mb")
+BOUNDS = ("_low", "_high", "_n")
+_BESIDE = ("reason", "reliable", "commit", "created", "key")
+
+
+def rows_of(store: Store) -> list[Row]:
+    """One row per claim and per mark: kind, names, outcome, record, costs; sorted by names."""
+    claims = store.claims() + store.claims("failures")
+    return sorted((_row(claim) for claim in claims), key=lambda row: str(identity(row)))
+
+
+def identity(row: Row) -> tuple[tuple[str, str], ...]:
+    """Kind and names of a row: what it is about, whichever code or settings it comes from."""
+    about: Mapping[str, Any] = row["about"]
+    return (("kind", row["kind"]), *sorted((name, str(v)) for name, v in about.items()))
+
+
+def flat(row: Row) -> Row:
+    """A row as it is exported."""
+    rest = {name: value for name, value in row.items() if name not in ("about", "kind")}
+    return {"kind": row["kind"], **row["about"], **rest}
+
+
+def is_rate(row: Row, name: str) -> bool:
+    """Whether a field is a share with an interval."""
+    return row.get(name) is not None and all(f"{name}{bound}" in row for bound in BOUNDS)
+
+
+def rates_in(rows: Sequence[Row]) -> list[str]:
+    """Names of all shares with an interval, in the order in which they come."""
+    return list(dict.fromkeys(name for row in rows for name in row if is_rate(row, name)))
+
+
+def names_in(rows: Sequence[Row]) -> list[str]:
+    """Names that tell rows apart, in the order in which they come."""
+    found = dict.fromkeys(name for row in rows for name in row["about"])
+    if len(rows) == 1:
+        return list(found)
+    return [name for name in found if len({str(row["about"].get(name)) for row in rows}) > 1]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number or text that two stores disagree on.
+
+    Attributes:
+        title: kind and names.
+        field: name of what differs; ``cell`` where only one store has it.
+        before: in the first store.
+        after: in the second one.
+        apart: whether both are shares and their intervals do not touch.
+    """
+
+    title: str
+    field: str
+    before: Any
+    after: Any
+    apart: bool = False
+
+
+def differences(before: Sequence[Row], after: Sequence[Row]) -> list[Difference]:
+    """What differs between rows about the same, costs and places aside.
+
+    Of several rows about the same, from older code for instance, the newest one counts.
+    """
+    old, new = _newest(before), _newest(after)
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        title = " ".join(value if name == "kind" else f"{name}={value}" for name, value in key)
+        if key not in old or key not in new:
+            there = {True: "there", False: "absent"}
+            found.append(Difference(title, "cell", there[key in old], there[key in new]))
+            continue
+        one, other = old[key], new[key]
+        for name in dict.fromkeys([*one, *other]):
+            if one.get(name) != other.get(name) and not _aside(name, one | other):
+                apart = _apart(one, other, name)
+                found.append(Difference(title, name, one.get(name), other.get(name), apart))
+    return found
+
+
+def _row(claim: Claim) -> Row:
+    cost = claim.cost
+    row: Row = {"kind": claim.about.kind, "about": dict(claim.about.names)}
+    row |= {"outcome": claim.outcome, **claim.record}
+    if cost is not None:
+        row |= {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
+        row |= {} if cost.peak_gpu_mb is None else {"peak_gpu_mb": cost.peak_gpu_mb}
+    beside = (
+        claim.reason,
+        not claim.doubts,
+        claim.origin["commit"],
+        claim.origin["created"],
+        claim.about.key,
+    )
+    return row | dict(zip(_BESIDE, beside, strict=True))
+
+
+def _newest(rows: Sequence[Row]) -> dict[tuple[tuple[str, str], ...], Row]:
+    return {identity(row): row for row in sorted(rows, key=lambda row: str(row["created"]))}
+
+
+def _aside(name: str, row: Row) -> bool:
+    """Whether a field is no result: a cost, a place, or a bound of a share that is compared."""
+    if name in _BESIDE or name.startswith(COSTS) or name == "about":
+        return True
+    return any(name.endswith(bound) and is_rate(row, name[: -len(bound)]) for bound in BOUNDS)
+
+
+def _apart(one: Row, other: Row, name: str) -> bool:
+    if not (is_rate(one, name) and is_rate(other, name)):
+        return False
+    low, high = f"{name}_low", f"{name}_high"
+    return bool(one[low] > other[high] or other[low] > one[high])
