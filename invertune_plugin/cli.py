@@ -206,6 +206,31 @@ def poison(
 
 
 @app.command()
+def bench(
+    config: Annotated[str, typer.Argument(help="quick, full, or a .yaml file.")],
+    out: Annotated[Path, typer.Option(help="Folder of the store; the run goes on in it.")],
+    only: Annotated[
+        list[str], typer.Option(help="name=value, such as attack=badnets; may be repeated.")
+    ] = [],  # noqa: B006
+    jobs: Annotated[int, typer.Option(help="Processes here, one thread each.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Cluster to use instead: tcp://HOST:8786 (Dask), ray://...")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would run.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for another run on the store.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Try failed cells once more.")] = False,
+) -> None:
+    """Attacks x defences side by side; resumes where it was stopped."""
+    from invertune_plugin.benchmark.bench_command import run_grid
+    from invertune_plugin.benchmark.grid.bench import BenchOptions
+
+    options = BenchOptions(tuple(only), jobs, scheduler, dry_run, wait, again)
+    raise typer.Exit(run_grid(config, out, options))
+
+
+@app.command()
 def results(
     store: Annotated[Path, typer.Argument(help="Folder of a grid.")],
     where: Annotated[

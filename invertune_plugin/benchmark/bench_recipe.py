@@ -1,0 +1,71 @@
+"""A grid of attacks x defences on CLIP, as one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invertune_plugin.benchmark.recipe import Recipe, load_recipe, recipe_path
+from invertune_plugin.benchmark.victims import victim_recipe
+from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.defenses.baselines import baseline_of
+from invertune_plugin.errors import InputError
+
+GROUP = "bench"
+CLEAN = "none"
+
+
+@dataclass(frozen=True)
+class BenchRecipe:
+    """One grid.
+
+    Attributes:
+        name: of the grid.
+        recipes: that give data, clean model and the training of the attacks.
+        attacks: names or YAML files of victims; ``none`` is the clean model itself.
+        defenses: options by name of the defence.
+        seeds: of attack and defence.
+        rebound: benign steps after each repair; 0 for none.
+    """
+
+    name: str
+    recipes: tuple[str, ...]
+    attacks: tuple[str, ...]
+    defenses: Mapping[str, Mapping[str, Any]]
+    seeds: tuple[int, ...] = (0,)
+    rebound: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a grid without cells, seeds that are none, and mistakes in any part."""
+        for what in ("recipes", "attacks", "defenses", "seeds"):
+            if not getattr(self, what):
+                raise InputError(f"Expected one or more entries in {what}, got none. Add some.")
+        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise InputError(
+                f"Expected different seeds of 0 or more, got {list(self.seeds)}. Correct them."
+            )
+        for name, options in self.defenses.items():
+            parse(baseline_of(name).config, options, f"defenses.{name}")
+        for base in self.recipes:
+            for attack in self.attacks:
+                attacked(attack, base)
+
+
+def attacked(attack: str, base: str) -> Recipe:
+    """The recipe of a victim; of the clean model where the attack is ``none``.
+
+    Raises:
+        InputError: there is no such attack or recipe, or it holds a mistake.
+    """
+    return load_recipe(base) if attack == CLEAN else victim_recipe(attack, base)
+
+
+def load_bench(name: str | Path) -> BenchRecipe:
+    """Read a grid by the name of a shipped one or by path.
+
+    Raises:
+        InputError: there is no such grid, or it holds a mistake.
+    """
+    return parse(BenchRecipe, read_yaml(recipe_path(name, GROUP, "bench")))

@@ -1,0 +1,129 @@
+"""``invertune bench``: a small grid from models to rows, and what is refused before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import rn_config
+
+from invertune_plugin.benchmark.bench_cells import bench_cells
+from invertune_plugin.benchmark.bench_command import run_grid
+from invertune_plugin.benchmark.bench_recipe import GROUP, load_bench
+from invertune_plugin.benchmark.grid.bench import BenchOptions
+from invertune_plugin.benchmark.grid.cells import in_order
+from invertune_plugin.benchmark.grid.rows import flat, rows_of
+from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.benchmark.recipe import shipped_recipes
+from invertune_plugin.errors import InputError
+
+TRAINING = "{max_steps: 2, batch_size: 32, learning_rate: 1.0e-3}"
+GRID = """
+name: small
+recipes: [TINY]
+attacks: [none, badnets]
+defenses: {none: {}, fine_tuning: {max_steps: 1, batch_size: 16}, rvpt: {}, linear_probe: {}}
+rebound: 1
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A grid of seconds; its models are cached in the folder of the test."""
+    monkeypatch.setenv("INVERTUNE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "rn.json").write_text(json.dumps(rn_config()))
+    (tmp_path / "tiny.yaml").write_text(
+        f"name: tiny\nmodel: {tmp_path / 'rn.json'}\n"
+        "data: {source: shapes, clean: 64, attack: 64, defence: 64, rebound: 64, test: 40}\n"
+        f"clean: {TRAINING}\nattack:\n  target: star\n  rate: 0.1\n  training: {TRAINING}\n"
+        "  trigger: {kind: patch, size: 4}\n"
+    )
+    path = tmp_path / "small.yaml"
+    path.write_text(GRID.replace("TINY", str(tmp_path / "tiny.yaml")))
+    return path
+
+
+def test_a_small_grid(grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    assert run_grid(str(grid), store, BenchOptions()) == 0
+    rows = {(row["attack"], row["defense"]): row for row in found(store) if row["kind"] == "repair"}
+    assert len(rows) == 8
+    tuned = rows["badnets", "fine_tuning"]
+    assert tuned["outcome"] == "ok"
+    assert tuned["ca_after_n"] == 40
+    assert 20 < tuned["asr_rebound_n"] < 40
+    assert tuned["passes"] == 3 * 16
+    assert tuned["found_target"] is None
+    assert rows["none", "fine_tuning"]["false_alarm"] is False
+    assert rows["badnets", "linear_probe"]["ca_after_n"] == 40
+    assert "ca_rebound" not in rows["badnets", "linear_probe"], "it has no texts to train with"
+    assert rows["badnets", "rvpt"]["outcome"] == "impossible"
+    assert "ModifiedResNet" in rows["badnets", "rvpt"]["reason"]
+    victims = [row for row in found(store) if row["kind"] == "victim"]
+    assert {row["attack"]: row["poisoned_rate"] for row in victims} == {"none": 0, "badnets": 0.1}
+    bare, victim = rows["badnets", "none"], next(v for v in victims if v["attack"] == "badnets")
+    assert bare["ca_after"] == victim["ca_before"], "no defence leaves the victim as it is"
+    assert "8 rows" in capsys.readouterr().err
+    before = (store / "claims").stat().st_mtime_ns
+    assert run_grid(str(grid), store, BenchOptions()) == 0
+    assert (store / "claims").stat().st_mtime_ns == before, "nothing runs twice"
+
+
+def test_a_dry_run_trains_nothing(
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = BenchOptions(only=("defense=fine_tuning", "attack=badnets"), dry_run=True)
+    assert run_grid(str(grid), tmp_path / "store", options) == 0
+    assert "3 of 3 cells to run" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_settings_of_a_recipe_and_of_a_victim_shape_the_cells(grid: Path, tmp_path: Path) -> None:
+    before = keys(grid)
+    text = (tmp_path / "tiny.yaml").read_text()
+    (tmp_path / "tiny.yaml").write_text(text.replace("rate: 0.1", "rate: 0.2"))
+    after = keys(grid)
+    assert before["clean"] == after["clean"]
+    assert before["victim"] != after["victim"]
+    assert before["repair"].isdisjoint(after["repair"] - before["repair"])
+
+
+@pytest.mark.parametrize("name", shipped_recipes(GROUP))
+def test_shipped_grids_can_be_planned(name: str) -> None:
+    bench = load_bench(name)
+    cells = list(bench_cells(bench))
+    whole = len(bench.recipes) * len(bench.attacks) * len(bench.defenses) * len(bench.seeds)
+    assert len({cell.key for cell in cells}) == len(cells) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("badnets]", "badnet]"), r"got 'badnet'\. Did you mean 'badnets'"),
+        (("fine_tuning: {max", "fine_tunin: {max"), "known repair, got 'fine_tunin'"),
+        (("max_steps: 1", "max_step: 1"), r"defenses\.fine_tuning\.max_step"),
+        (("rebound: 1", "seeds: [0, 0]"), r"different seeds of 0 or more, got \[0, 0\]"),
+        (("rebound: 1", "seeds: [-1]"), r"different seeds of 0 or more, got \[-1\]"),
+        (("attacks: [none, badnets]", "attacks: []"), "one or more entries in attacks"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(
+    grid: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    grid.write_text(grid.read_text().replace(*change))
+    with pytest.raises(InputError, match=message):
+        run_grid(str(grid), tmp_path / "store", BenchOptions())
+    assert not (tmp_path / "store").exists()
+
+
+def found(store: Path) -> list[dict[str, Any]]:
+    return [flat(row) for row in rows_of(Store.open(store, create=False))]
+
+
+def keys(grid: Path) -> dict[str, set[str]]:
+    made: dict[str, set[str]] = {}
+    for cell in in_order(bench_cells(load_bench(grid))):
+        made.setdefault(cell.kind.name, set()).add(cell.key)
+    return made
