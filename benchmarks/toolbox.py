@@ -57,11 +57,16 @@ def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def command_of(rows: Rows) -> str:
     """The command that gives these rows."""
-    compared = [row for row in rows if row["measure"] == "comparison"]
-    names = sorted({row["recipe"] for row in compared})
-    seeds = sorted({row["seed"] for row in compared})
-    options = [f"--comparison {name}" for name in names] + [f"--seed {number}" for number in seeds]
-    return " ".join(["python benchmarks/toolbox.py", *options, "--speed"])
+    seeds: dict[str, set[int]] = {}
+    for row in rows:
+        if row["measure"] == "comparison":
+            seeds.setdefault(row["recipe"], set()).add(row["seed"])
+    script = "python benchmarks/toolbox.py"
+    commands = [
+        " ".join([script, f"--comparison {name}", *(f"--seed {seed}" for seed in sorted(numbers))])
+        for name, numbers in sorted(seeds.items())
+    ]
+    return " && ".join([*commands, f"{script} --speed"])
 
 
 def loading() -> dict[str, float]:

@@ -31,7 +31,7 @@ core = invertune_plugin.load_toolbox()
 
 # ========== Data: folders of images, as the attacks want them ==========
 folder = Path(os.environ.get("SAVE_DIR", tempfile.mkdtemp(prefix="toolbox-")))
-for part, count, seed in (("train", 2000, 501), ("clean", 500, 502), ("test", 500, 503)):
+for part, count, seed in (("train", 4000, 501), ("clean", 500, 502), ("test", 500, 503)):
     export_folder(draw_scenes(count, seed).images(), SHAPES, folder / part, overwrite=True)
 train, clean, test = (toolbox_folder(folder / part) for part in ("train", "clean", "test"))
 
@@ -67,15 +67,15 @@ attack.train(
         "benign_training": False,
         "batch_size": 64,
         "num_workers": 0,
-        "lr": 0.01,
+        "lr": 0.002,
         "momentum": 0.9,
         "weight_decay": 5e-4,
         "gamma": 0.1,
-        "schedule": [],
-        "epochs": 3,
-        "log_iteration_interval": 20,
-        "test_epoch_interval": 3,
-        "save_epoch_interval": 3,
+        "schedule": [6],
+        "epochs": 8,
+        "log_iteration_interval": 50,
+        "test_epoch_interval": 8,
+        "save_epoch_interval": 8,
         "save_dir": str(folder / "experiments"),
         "experiment_name": "BadNets",
     }

@@ -247,9 +247,11 @@ def test_a_recipe_by_path(tmp_path: Path) -> None:
     assert recipe.defence.tuning.units == "published"
 
 
-def test_an_unknown_recipe_names_the_shipped_ones() -> None:
-    with pytest.raises(InputError, match=r"demo, .*or the path of a \.yaml file, got 'dmeo'"):
+def test_an_unknown_recipe_names_the_nearest_or_all() -> None:
+    with pytest.raises(InputError, match=r"or the path of a \.yaml file, got 'dmeo'.*'demo'"):
         load_recipe("dmeo")
+    with pytest.raises(InputError, match=r"got 'xyz'\. Known are demo, demo_vit"):
+        load_recipe("xyz")
 
 
 def test_model_configs_are_shipped_ones_or_names() -> None:

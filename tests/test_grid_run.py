@@ -216,7 +216,8 @@ def test_lost_workers(tmp_path: Path) -> None:
     with closing(LocalEngine(2)) as engine:
         assert run(cells, tmp_path / "store", engine) == Ran(computed=7, failed=1)
     assert "lost its worker 4 times" in marks_of(tmp_path / "store")["ever"].reason
-    assert (tmp_path / "ever").read_text().split() == ["lost"] * 4
+    began = (tmp_path / "ever").read_text().split()
+    assert 2 <= len(began) <= 4, "it may be lost with the other one before it begins"
 
 
 class Fragile(Here):

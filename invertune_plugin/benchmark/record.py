@@ -37,7 +37,7 @@ def merge_rows(
 
     Args:
         out: the file; made where absent.
-        rows: new ones; each gets the commit it was measured at.
+        rows: new ones; each gets the present commit, unless it names its own.
         experiment: what a row belongs to.
         command: the command that gives all rows.
     """
@@ -45,7 +45,7 @@ def merge_rows(
     new = {experiment(row) for row in rows}
     kept = [row for row in old if experiment(row) not in new]
     every = sorted(
-        kept + [{**row, "commit": commit()} for row in rows], key=lambda row: str(experiment(row))
+        kept + [{"commit": commit(), **row} for row in rows], key=lambda row: str(experiment(row))
     )
     out.write_text(json.dumps(record(command(every), every), indent=1) + "\n")
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
-from invertune_plugin.benchmark.record import record
+from invertune_plugin.benchmark.record import commit, record
 from invertune_plugin.benchmark.toolbox_grid import Row, key_of, run_grid
 from invertune_plugin.benchmark.toolbox_recipe import load_toolbox_recipe
 from invertune_plugin.console import say, table, training_progress
@@ -45,7 +45,7 @@ def run_comparison(
         for seed in seeds:
             done = {key_of(row) for row in rows}
             for row in run_grid(core, recipe, seed, out, done, progress, say):
-                rows.append(row)
+                rows.append(row | {"commit": commit()})
                 content = {"recipe": settings, **record(command, rows)}
                 write_text(result, json.dumps(content, indent=1), overwrite=True)
     print_comparison(rows)
