@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
-from invertune_plugin.benchmark.record import commit, record
+from invertune_plugin.benchmark.provenance import commit
+from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.toolbox_grid import Row, key_of, run_grid
 from invertune_plugin.benchmark.toolbox_recipe import load_toolbox_recipe
 from invertune_plugin.console import say, table, training_progress
