@@ -88,6 +88,6 @@ print("victim:", {name: str(rate) for name, rate in rates.items()})
 # ========== Defence ==========
 defense = core.InverTune(train_dataset=clean, test_dataset=test, model=victim, class_names=SHAPES)
 found = defense.repair({"save_dir": str(folder / "experiments"), "experiment_name": "InverTune"})
-print(f"{found.outcome}: {found.stages[-1].reason}")
+print(f"{found.outcome.value}: {found.stages[-1].reason}")
 rates = defense.test(poisoned_test_dataset=poisoned_test, y_target=target)
 print("repaired:", {name: str(rate) for name, rate in rates.items()})
