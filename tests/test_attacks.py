@@ -133,6 +133,8 @@ def test_what_the_data_do_not_allow_is_refused() -> None:
     for name in ("badclip", "badencoder"):
         with pytest.raises(InputError, match="images of the target class and others, got 0 and 8"):
             plant(config_of(name), clean, pairs, others, 0)
+        with pytest.raises(InputError, match="Give the attacker's images"):
+            plant(config_of(name), clean, pairs, None, 0)
     with pytest.raises(InputError, match="a patch of 1 to 32 pixels, got size 40"):
         craft_patch(clean, others.images, others.images, 0, PatchCrafting(size=40))
 

@@ -91,6 +91,11 @@ class AttackConfig:
                 "them. It poisons no pairs."
             )
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether a trigger is crafted, or BadEncoder is used: both take labelled images."""
+        return self.trigger is None or self.encoder is not None
+
 
 @dataclass(frozen=True)
 class Victim:
@@ -111,7 +116,7 @@ def plant(
     config: AttackConfig,
     clean: Any,
     pairs: PairSet,
-    images: ImageSet,
+    images: ImageSet | None,
     seed: int,
     *,
     resume_path: Path | None = None,
@@ -123,7 +128,7 @@ def plant(
         config: the attack.
         clean: the clean ``ZeroShotClassifier``; its classes and templates are those of the attack.
         pairs: the attacker's image-caption pairs.
-        images: the attacker's labelled images, for crafted triggers and BadEncoder.
+        images: the attacker's labelled images, where ``config.needs_images``.
         seed: of everything random.
         resume_path: state of the training, which goes on from it.
         report: called with (steps done, steps in all, loss) after each training step.
@@ -139,7 +144,7 @@ def _planted(
     config: AttackConfig,
     clean: Any,
     pairs: PairSet,
-    images: ImageSet,
+    images: ImageSet | None,
     seed: int,
     resume_path: Path | None,
     report: Report | None,
@@ -193,7 +198,9 @@ def poisoned_pairs(
     return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
 
 
-def _trigger(config: AttackConfig, clean: Any, images: ImageSet, label: int, seed: int) -> Trigger:
+def _trigger(
+    config: AttackConfig, clean: Any, images: ImageSet | None, label: int, seed: int
+) -> Trigger:
     if config.trigger is not None:
         return config.trigger
     others, real = _by_class(images, label)
@@ -204,8 +211,13 @@ def _trigger(config: AttackConfig, clean: Any, images: ImageSet, label: int, see
     return Universal(delta, crafting.norm, crafting.epsilon)
 
 
-def _by_class(images: ImageSet, label: int) -> tuple[Tensor, Tensor]:
+def _by_class(images: ImageSet | None, label: int) -> tuple[Tensor, Tensor]:
     """Images of other classes, and of one, ``uint8 [N, 3, H, W]``."""
+    if images is None:
+        raise InputError(
+            "Expected labelled images for an attack that crafts a trigger or trains the encoder, "
+            "got none. Give the attacker's images."
+        )
     loaded = in_memory(images)
     mine = torch.tensor([text == label for text in loaded.texts])
     return loaded.images[~mine], loaded.images[mine]

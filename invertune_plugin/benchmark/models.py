@@ -136,7 +136,8 @@ def victim_model(
     if not path.is_file():
         resume = path.with_suffix(".resume")
         report = progress("train victim")
-        pairs, images = sources.pairs("attack"), sources.images("attack")
+        pairs = sources.pairs("attack")
+        images = sources.images("attack") if attack.needs_images else None
         start = time.perf_counter()
         made = plant(attack, classifier, pairs, images, seed, resume_path=resume, report=report)
         if attack.trigger is None:
