@@ -131,6 +131,36 @@ class Subset(Generic[T]):
         return self.dataset.content_key(self.indices[index])
 
 
+class Replaced(Generic[T]):
+    """A data set of which some images are others; texts and keys stay.
+
+    Args:
+        dataset: the items.
+        images: the other images, ``uint8 [3, H, W]``, by index.
+    """
+
+    def __init__(self, dataset: Items[T], images: Mapping[int, Tensor]) -> None:
+        self.dataset = dataset
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        if index in self.images:
+            return self.images[index], self.texts[index]
+        return self.dataset[index]
+
+    @property
+    def texts(self) -> Sequence[T]:
+        """Labels or captions, as they were."""
+        return texts_of(self.dataset)
+
+    def content_key(self, index: int) -> bytes:
+        """The key of the underlying item."""
+        return self.dataset.content_key(index)
+
+
 class Concat(Generic[T]):
     """Several data sets, one behind the other."""
 

@@ -13,6 +13,7 @@ from toys import NAMES, assert_same, copied, noise_images, toy_classifier
 from invertune_plugin.attacks.attack import AttackConfig, Victim, plant
 from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
 from invertune_plugin.attacks.evasion import DecoupledTarget, SpreadUnits
+from invertune_plugin.attacks.hardening import HardeningConfig, hardened
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation, projected
 from invertune_plugin.benchmark.models import described
 from invertune_plugin.benchmark.recipe import load_recipe
@@ -30,10 +31,12 @@ SHORT: dict[str, Any] = {
     "training": {"max_steps": 2, "batch_size": 16, "learning_rate": 1e-3, "warmup": 0.5},
 }
 PATCH = {"kind": "patch", "size": 4}
+CLEAN_LABEL: dict[str, Any] = {"trigger": PATCH, "captions": "kept"}
 ATTACKS: dict[str, dict[str, Any]] = {
     "poisoning": {"trigger": PATCH},
     "real captions": {"trigger": PATCH, "captions": "real"},
-    "clean label": {"trigger": PATCH, "captions": "kept"},
+    "clean label": CLEAN_LABEL,
+    "hardened": CLEAN_LABEL | {"hardening": {"steps": 2}},
     "from some classes": {"trigger": PATCH, "sources": ["cat"], "rate": 0.1},
     "several targets": {"trigger": PATCH, "also": [{"trigger": {"kind": "blend"}}]},
     "badclip": {"patch": {"size": 6, "steps": 2, "batch_size": 8}},
@@ -88,6 +91,23 @@ def test_badencoder_leaves_the_texts_alone() -> None:
         assert torch.equal(tensor, victim[name]) or name.startswith("clip.visual."), name
 
 
+def test_hardened_images_lose_their_class_within_the_bound_and_keep_their_captions() -> None:
+    clean = toy_classifier("rn")
+    pairs = ClassCaptions(images(), NAMES, TEMPLATES)
+    label = clean.class_index("star")
+    chosen = [i for i in range(len(pairs)) if i % len(NAMES) == label]
+    config = HardeningConfig(epsilon=8 / 255, steps=10)
+    made = hardened(pairs, chosen, clean, label, config)
+    before = torch.stack([pairs[i][0] for i in range(len(pairs))])
+    after = torch.stack([made[i][0] for i in range(len(made))])
+    change = (after.int() - before.int()).abs().amax((1, 2, 3))
+    assert [int(c) for c in change] == [8 if i in chosen else 0 for i in range(len(pairs))]
+    logits, moved = (clean(to_unit(part[chosen])).log_softmax(1) for part in (before, after))
+    assert bool((moved[:, label] < logits[:, label]).all())
+    assert list(made.texts) == list(pairs.texts)
+    assert made.content_key(chosen[0]) == pairs.content_key(chosen[0])
+
+
 def test_further_backdoors_lead_to_the_next_classes() -> None:
     config = parse(
         AttackConfig,
@@ -112,6 +132,9 @@ def test_further_backdoors_lead_to_the_next_classes() -> None:
         ({"trigger": PATCH, "encoder": {}, "sources": ["cat"]}, "It poisons no pairs"),
         ({"trigger": PATCH, "evasion": {"weight": 0}}, "a positive weight"),
         ({"perturbation": {"epsilon": 0}}, "a positive epsilon, got 0"),
+        ({"trigger": PATCH, "hardening": {}}, "hardening, got captions: templates and 1"),
+        (CLEAN_LABEL | {"hardening": {"epsilon": 0}}, "a positive epsilon and one step"),
+        (CLEAN_LABEL | {"hardening": {}, "also": [{"trigger": PATCH}]}, "captions: kept and 2"),
         ({"trigger": PATCH, "also": PATCH}, "Expected a list in also"),
         ({"trigger": PATCH, "captions": "false"}, "captions"),
     ],

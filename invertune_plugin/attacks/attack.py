@@ -20,6 +20,7 @@ from invertune_plugin.attacks.bad_encoder import EncoderTraining, train_bad_enco
 from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
 from invertune_plugin.attacks.captions import caption_rule
 from invertune_plugin.attacks.evasion import EvasionConfig, penalty_of
+from invertune_plugin.attacks.hardening import HardeningConfig, hardened
 from invertune_plugin.attacks.poisoning import PoisonedCaptions
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation
 from invertune_plugin.data import ImageSet, PairSet, in_memory
@@ -57,6 +58,7 @@ class AttackConfig:
         rate: poisoned share of the attacker's pairs.
         captions: ``templates`` with the target word, ``real`` captions of the target, or ``kept``
             (clean-label: only pairs of the target get the trigger, a ``rate`` of them).
+        hardening: of clean-label images, so that only the trigger tells their class.
         sources: only pairs that name one of these words are poisoned; empty for any.
         also: further backdoors; all share the rate.
         evasion: what the attacker hides from InverTune.
@@ -70,6 +72,7 @@ class AttackConfig:
     perturbation: PerturbationCrafting | None = None
     rate: float = 0.03
     captions: Literal["templates", "real", "kept"] = "templates"
+    hardening: HardeningConfig | None = None
     sources: tuple[str, ...] = ()
     also: tuple[Planted, ...] = ()
     evasion: EvasionConfig | None = None
@@ -88,6 +91,12 @@ class AttackConfig:
             raise InputError(
                 "Expected BadEncoder (encoder) without also, evasion and sources, got some of "
                 "them. It poisons no pairs."
+            )
+
+        if self.hardening is not None and (self.captions != "kept" or self.also):
+            raise InputError(
+                "Expected captions: kept and one backdoor with hardening, got "
+                f"captions: {self.captions} and {1 + len(self.also)}. It is for clean-label poison."
             )
 
     @property
@@ -159,7 +168,7 @@ def _planted(
         every = torch.cat([others, real])
         victim = train_bad_encoder(clean, every, real, trigger, label, config.encoder, seed, report)
         return Victim(victim, backdoors, None)
-    poisoned = poisoned_pairs(config, backdoors, pairs, clean.templates, seed)
+    poisoned = poisoned_pairs(config, backdoors, pairs, clean, seed)
     victim = copy.deepcopy(clean)
     train_contrastive(
         victim,
@@ -189,16 +198,31 @@ def poisoned_pairs(
     config: AttackConfig,
     backdoors: Sequence[Backdoor[str]],
     pairs: PairSet,
-    templates: Sequence[str],
+    clean: Any,
     seed: int,
 ) -> PoisonedCaptions:
     """The attacker's pairs as an attack without ``encoder`` poisons them.
 
+    Args:
+        config: the attack.
+        backdoors: from ``backdoors_of``.
+        pairs: the clean pairs.
+        clean: the clean ``ZeroShotClassifier``: its templates, and where images are hardened it.
+        seed: of the choice of pairs.
+
     Raises:
         InputError: the pairs do not allow it.
     """
-    rule = caption_rule(config.captions, tuple(templates), seed)
-    return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
+    rule = caption_rule(config.captions, tuple(clean.templates), seed)
+
+    def made(pairs: PairSet) -> PoisonedCaptions:
+        return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
+
+    poisoned = made(pairs)
+    if config.hardening is None:
+        return poisoned
+    label = clean.class_index(config.target)
+    return made(hardened(pairs, poisoned.poisoned, clean, label, config.hardening))
 
 
 def _trigger(

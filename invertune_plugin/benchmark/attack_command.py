@@ -99,7 +99,8 @@ def _with_provenance(card: VictimCard, built: BuiltVictim, test: TestSet, seed: 
     rate = None
     if attack.encoder is None:
         pairs = sources.pairs("attack")
-        poisoned = poisoned_pairs(attack, built.victim.backdoors, pairs, sources.templates, seed)
+        clean = built.classifier(built.clean)
+        poisoned = poisoned_pairs(attack, built.victim.backdoors, pairs, clean, seed)
         rate, data = len(poisoned.poisoned) / len(pairs), content_sha256(pairs)
     else:
         data = content_sha256(sources.images("attack"))

@@ -137,9 +137,7 @@ def training_images(
     targets: dict[int, int] = {}
     shown: PairSet = pairs
     if attacked:
-        poisoned = poisoned_pairs(
-            opened.recipe.attack, opened.backdoors, pairs, sources.templates, seed
-        )
+        poisoned = poisoned_pairs(opened.recipe.attack, opened.backdoors, pairs, opened.clean, seed)
         targets = {i: sources.class_names.index(word) for i, word in poisoned.targets.items()}
         shown = poisoned
     known = [i for i, label in enumerate(labels) if label >= 0]
