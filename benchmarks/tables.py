@@ -130,6 +130,43 @@ def cell(rows: Rows) -> str:
     return "; ".join(told)
 
 
+MAIN_SETS = {
+    "demo": "shapes",
+    "demo_vit": "shapes",
+    "real": "tinyimagenet32-validation",
+    "real_vit": "tinyimagenet32-validation",
+}
+LEAST_ASR = {"wanet": 0.85, "badencoder": 0.85}
+
+
+def attacks() -> str:
+    """Victims of the bench: CA (difference to benign fine-tuning) / ASR, means over seeds."""
+    rows = read("attacks", measure="attack")
+    recipes = [name for name in MAIN_SETS if only(rows, recipe=name)]
+    lines = []
+    for name in sorted(distinct(rows, "attack")):
+        found = only(rows, attack=name)
+        for number in sorted(set(distinct(found, "backdoor"))):
+            same = only(found, backdoor=number)
+            told = [victim(only(same, recipe=r, data=MAIN_SETS[r])) for r in recipes]
+            lines.append([f"{name}, trigger {number + 1}" if number else name, *told])
+    return markdown(["attack", *recipes], lines)
+
+
+def victim(rows: Rows) -> str:
+    """One attack on one model; a rate that misses its target is bold."""
+    if not rows:
+        return "not run"
+    loss = sum(row["ca_benign"] - row["ca_before"] for row in rows) / len(rows)
+    asr = sum(row["asr_before"] for row in rows) / len(rows)
+    cost, told = f"{mean(rows, 'ca_before')} ({-100 * loss:+.1f})", spread(rows, "asr_before")
+    least = LEAST_ASR.get(rows[0]["attack"], 0.9)
+    return " / ".join(
+        f"**{text}**" if missed else text
+        for text, missed in ((cost, loss > 0.02), (told, asr < least))
+    )
+
+
 def read(result: str, **wanted: Any) -> Rows:
     """Rows of a result file that have these values."""
     rows: Rows = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))["rows"]
@@ -169,6 +206,7 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
+    "attacks": attacks,
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),
