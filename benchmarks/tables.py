@@ -140,7 +140,7 @@ LEAST_ASR = {"wanet": 0.85, "badencoder": 0.85}
 
 
 def attacks() -> str:
-    """Victims of the bench: CA (difference to benign fine-tuning) / ASR, means over seeds."""
+    """Victims of the bench: CA (difference to the clean reference) / ASR, means over seeds."""
     rows = read("attacks", measure="attack")
     recipes = [name for name in MAIN_SETS if only(rows, recipe=name)]
     lines = []
@@ -157,7 +157,9 @@ def victim(rows: Rows) -> str:
     """One attack on one model; a rate that misses its target is bold."""
     if not rows:
         return "not run"
-    loss = sum(row["ca_benign"] - row["ca_before"] for row in rows) / len(rows)
+    tuned = rows[0]["poisoned_rate"] > 0
+    reference = "ca_benign" if tuned else "ca_clean"
+    loss = sum(row[reference] - row["ca_before"] for row in rows) / len(rows)
     asr = sum(row["asr_before"] for row in rows) / len(rows)
     cost, told = f"{mean(rows, 'ca_before')} ({-100 * loss:+.1f})", spread(rows, "asr_before")
     least = LEAST_ASR.get(rows[0]["attack"], 0.9)

@@ -2,7 +2,7 @@
 
     python benchmarks/trigger_speed.py
 
-writes ``benchmarks/results/trigger_speed.json``, one row per trigger of a shipped victim that is not
+writes ``benchmarks/results/trigger_speed.json``: a row per trigger of a shipped victim that is not
 crafted on a model, and one for the stage that stores images as JPEG.
 """
 
