@@ -35,20 +35,21 @@ def compared(
 
     Args:
         target: step 1, which left the target uncertain or saw no class stand out.
-        classes: that are looked at where none stands out; 0 for no closer look.
+        classes: that are looked at where none stands out, beside the candidates of an uncertain
+            target; 0 for no closer look.
         share: of the next one's area that the smallest trigger of uncertain candidates may cover.
         invert: step 2 for a class index.
         look: the closer look at inversions of two or more classes.
     """
-    uncertain = target.stage.outcome is Outcome.UNCERTAIN
-    candidates = [candidate.label for candidate in target.candidates]
-    labels = candidates if uncertain else target.ranking[:classes]
-    inversions = [invert(label) for label in labels]
-    inversions.sort(key=_accepted_area, reverse=True)
-    if uncertain:
+    inversions: list[InversionResult] = []
+    if target.stage.outcome is Outcome.UNCERTAIN:
+        inversions = [invert(candidate.label) for candidate in target.candidates]
+        inversions.sort(key=_accepted_area, reverse=True)
         stage = _second_opinion(inversions[-1], inversions[-2], share)
         if stage.outcome is Outcome.OK or not classes:
             return stage, inversions
+    known = [inversion.label for inversion in inversions]
+    inversions += [invert(label) for label in target.ranking[:classes] if label not in known]
     stage, decided = look(inversions)
     return stage, [*(each for each in inversions if each is not decided), decided]
 
