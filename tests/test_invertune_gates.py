@@ -15,6 +15,7 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, pipeline
 from invertune_plugin.defenses.invertune.inversion import InversionResult
 from invertune_plugin.defenses.invertune.pipeline import Repair, repair_classifier
+from invertune_plugin.defenses.invertune.squares import SquareConfig
 from invertune_plugin.defenses.invertune.target import Candidate, TargetResult
 from invertune_plugin.defenses.invertune.tuning import TuningResult
 from invertune_plugin.defenses.invertune.units import CriticalUnits
@@ -25,6 +26,7 @@ from invertune_plugin.triggers import MaskedPattern, Patch
 
 OK, UNCERTAIN, REJECTED, FAILED = Outcome
 CONFIG = InverTuneConfig(least_images=8)
+NO_SQUARES = replace(CONFIG, squares=SquareConfig(classes=0))
 TRIGGER = MaskedPattern(torch.zeros(1, 32, 32), torch.zeros(3, 32, 32))
 
 
@@ -64,7 +66,7 @@ class Script:
         suspect.encode_image(images[:5].float() / 255)
         self.draws = [random.random(), float(np.random.rand()), float(torch.rand(()))]
         found = [Candidate(y, NAMES[y], 0.0) for y in (2, 0, 3, 1)]
-        return TargetResult(found, Stage("target", self.target, "as scripted"))
+        return TargetResult(found, Stage("target", self.target, "as scripted"), [3, 1, 0, 2])
 
     def invert_trigger(
         self,
@@ -141,13 +143,36 @@ def test_all_three_steps_in_order(play: Play) -> None:
 
 def test_a_rejected_target_stops(play: Play) -> None:
     script = play(target=REJECTED)
-    found = repair()
+    found = repair(config=NO_SQUARES)
     assert script.asked == [("target", -1)]
     assert found.outcome is REJECTED
     assert found.classifier is None
     assert found.found_label is None
     assert found.target is not None
     assert not found.inversions
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"), [(REJECTED, [3, 1, 0]), (UNCERTAIN, [2, 0, 3, 1])], ids=str
+)
+def test_where_no_class_stands_out_squares_are_compared(
+    play: Play, monkeypatch: pytest.MonkeyPatch, target: Outcome, asked: list[int]
+) -> None:
+    """Of the classes that gain most, or of the candidates; the class that is believed is tuned."""
+    script = play(target=target)
+    compared: list[list[int]] = []
+
+    def look(*args: Any) -> tuple[Stage, InversionResult]:
+        compared.append([inversion.label for inversion in args[3]])
+        return Stage("inversion", OK, "as scripted"), args[3][1]
+
+    monkeypatch.setattr(pipeline, "closer_look", look)
+    found = repair(config=replace(CONFIG, squares=SquareConfig(classes=3)))
+    assert [label for step, label in script.asked if step == "inversion"] == asked
+    assert sorted(compared[0]) == sorted(asked)
+    assert script.asked[-1] == ("tuning", compared[0][1])
+    assert found.found_label == compared[0][1]
+    assert len(found.inversions) == len(asked)
 
 
 def test_a_rejected_inversion_stops_before_tuning(play: Play) -> None:
@@ -198,13 +223,13 @@ def test_an_uncertain_target_asks_for_a_second_opinion(
 
 def test_the_share_that_tells_a_backdoor_is_a_setting(play: Play) -> None:
     play(target=UNCERTAIN, inversions={2: (OK, 0.05), 0: (OK, 0.1)})
-    assert repair(config=replace(CONFIG, second_opinion=0.5)).outcome is OK
-    assert repair(config=replace(CONFIG, second_opinion=0.49)).outcome is REJECTED
+    assert repair(config=replace(NO_SQUARES, second_opinion=0.5)).outcome is OK
+    assert repair(config=replace(NO_SQUARES, second_opinion=0.49)).outcome is REJECTED
 
 
 def test_two_triggers_of_like_size_tell_no_backdoor(play: Play) -> None:
     script = play(target=UNCERTAIN, inversions={2: (OK, 0.07), 0: (OK, 0.1)})
-    found = repair()
+    found = repair(config=NO_SQUARES)
     assert ("tuning", 2) not in script.asked
     assert outcomes(found) == [("target", UNCERTAIN), ("inversion", REJECTED)]
     assert "covers 0.70 of the next one's area; at most 0.50" in found.stages[-1].reason
@@ -214,7 +239,7 @@ def test_two_triggers_of_like_size_tell_no_backdoor(play: Play) -> None:
 def test_a_small_trigger_that_fails_tells_no_backdoor(play: Play) -> None:
     """The other three are of one size, and none of them stands out."""
     script = play(target=UNCERTAIN, inversions={2: (REJECTED, 0.01)})
-    found = repair()
+    found = repair(config=NO_SQUARES)
     assert all(step != "tuning" for step, _ in script.asked)
     assert found.outcome is REJECTED
     assert found.classifier is None
@@ -231,7 +256,7 @@ def test_the_only_class_with_an_accepted_trigger_is_believed(play: Play) -> None
 
 def test_no_accepted_trigger_at_all_tells_no_backdoor(play: Play) -> None:
     play(target=UNCERTAIN, inversions=dict.fromkeys(range(4), (REJECTED, 0.01)))
-    found = repair()
+    found = repair(config=NO_SQUARES)
     assert found.outcome is REJECTED
     assert found.stages[-1].reason.startswith("class ")
 

@@ -47,7 +47,9 @@ def target_result(outcome: Outcome = Outcome.OK) -> TargetResult:
     ratio = 0.46 if outcome is Outcome.OK else 0.97
     found = "a shortcut" if outcome is Outcome.OK else "no class stands out"
     reason = f"'ring' costs {ratio} of what the next class, {HOSTILE!r}, costs: {found}."
-    return TargetResult(candidates, Stage("target", outcome, reason, {"ratio": ratio}, 14.2, 41280))
+    return TargetResult(
+        candidates, Stage("target", outcome, reason, {"ratio": ratio}, 14.2, 41280), [0, 1, 2]
+    )
 
 
 def inversion_result(label: int = 3) -> InversionResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from invertune_plugin.data import ImageSet
+from invertune_plugin.defenses.invertune.choice import Choice, compared, first_accepted
 from invertune_plugin.defenses.invertune.inversion import (
     InversionConfig,
     InversionResult,
     invert_trigger,
 )
 from invertune_plugin.defenses.invertune.rounds import tune_in_rounds
+from invertune_plugin.defenses.invertune.squares import SquareConfig, closer_look
 from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
 from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult
 from invertune_plugin.errors import InputError
@@ -43,6 +45,7 @@ class InverTuneConfig:
         tries: most candidates that are inverted.
         second_opinion: where the target is uncertain, all candidates are inverted, and the smallest
             accepted trigger must cover at most this share of the next one's area.
+        squares: the closer look where no class stands out otherwise.
     """
 
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -53,6 +56,7 @@ class InverTuneConfig:
     held_back: float = 0.25
     tries: int = 2
     second_opinion: float = 0.5
+    squares: SquareConfig = field(default_factory=SquareConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings that leave a step without images or candidates."""
@@ -127,7 +131,7 @@ def repair_classifier(
         with _stage(repair, suspect, "target", say, processes):
             repair.target = find_target(suspect, images, config.target, seed, processes)
             repair.stages.append(repair.target.stage)
-        if repair.outcome is Outcome.REJECTED:
+        if repair.outcome is Outcome.REJECTED and not config.squares.classes:
             return repair
         with _stage(repair, suspect, "inversion", say, processes):
             stage, repair.inversions = _invert(
@@ -163,40 +167,19 @@ def _invert(
     config: InverTuneConfig,
     seed: int,
     processes: Processes,
-) -> tuple[Stage, list[InversionResult]]:
-    """Invert candidates in rank order until one is accepted; the accepted one comes last."""
-    inversions: list[InversionResult] = []
-    uncertain = target.stage.outcome is Outcome.UNCERTAIN
-    for candidate in target.candidates[: None if uncertain else config.tries]:
-        found = invert_trigger(
-            suspect, images, held_back, candidate.label, config.inversion, seed, processes
-        )
-        inversions.append(found)
-        if found.stage.outcome is Outcome.OK and not uncertain:
-            return found.stage, inversions
-    if not uncertain:
-        return inversions[0].stage, inversions
-    inversions.sort(key=_accepted_area, reverse=True)
-    return _second_opinion(inversions[-1], inversions[-2], config.second_opinion), inversions
+) -> Choice:
+    """Step 2 for the target, or for all classes in question where it is not clear."""
 
+    def invert(label: int) -> InversionResult:
+        return invert_trigger(suspect, images, held_back, label, config.inversion, seed, processes)
 
-def _accepted_area(inversion: InversionResult) -> float:
-    """Area of an accepted trigger; where none was accepted, no small one leads to the class."""
-    return inversion.area if inversion.stage.outcome is Outcome.OK else float("inf")
+    def look(inversions: Sequence[InversionResult]) -> tuple[Stage, InversionResult]:
+        return closer_look(suspect, images, held_back, inversions, config.squares, seed, processes)
 
-
-def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
-    if small.stage.outcome is not Outcome.OK:
-        return small.stage
-    ratio = small.area / max(_accepted_area(large), 1e-9)
-    evidence = {**small.stage.evidence, "area_ratio": ratio}
-    if ratio <= share:
-        return replace(small.stage, evidence=evidence)
-    reason = (
-        f"The target was uncertain, and the smallest trigger of the candidates covers {ratio:.2f} "
-        f"of the next one's area; at most {share:.2f} would tell a backdoor."
-    )
-    return Stage("inversion", Outcome.REJECTED, reason, evidence)
+    if target.stage.outcome is Outcome.OK:
+        labels = [candidate.label for candidate in target.candidates[: config.tries]]
+        return first_accepted(labels, invert)
+    return compared(target, config.squares.classes, config.second_opinion, invert, look)
 
 
 def _defender_images(

@@ -78,10 +78,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TargetResult:
-    """Candidates, most suspicious first, and the decision."""
+    """What step 1 found.
+
+    Attributes:
+        candidates: most suspicious first.
+        stage: the decision.
+        ranking: all class indices, by what they gain under the universal perturbation.
+    """
 
     candidates: list[Candidate]
     stage: Stage
+    ranking: list[int]
 
 
 def find_target(
@@ -105,7 +112,7 @@ def find_target(
     order = (shift if by_shift else gain).argsort(descending=True).tolist()
     if by_shift:
         found = [Candidate(y, suspect.class_names[y], float(shift[y])) for y in order]
-        return TargetResult(found, _published_stage(found))
+        return TargetResult(found, _published_stage(found), order)
     found = []
     for label in order[: config.candidates]:
         delta = targeted_perturbation(suspect, images, label, config, seed, processes)
@@ -115,7 +122,7 @@ def find_target(
         name = suspect.class_names[label]
         found.append(Candidate(label, name, float(shift[label]), cost, reached))
     found.sort(key=lambda candidate: candidate.cost)
-    return TargetResult(found, _measured_stage(found, config))
+    return TargetResult(found, _measured_stage(found, config), order)
 
 
 def prediction_shift(
