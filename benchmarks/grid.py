@@ -1,0 +1,46 @@
+"""The claims of grids as one committed file.
+
+    invertune bench quick --out runs/quick --jobs 2
+    python benchmarks/grid.py runs/quick
+
+writes ``benchmarks/results/grid.json``: a row per claim and per cell that failed or is impossible.
+Of several rows about the same cell the newest stays, and rows of other grids stay.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invertune_plugin.benchmark.grid.rows import flat, newest, rows_of
+from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.benchmark.record import Rows, merge_rows
+
+RESULTS = Path(__file__).parent / "results" / "grid.json"
+NAMES = ("kind", "base", "tower", "attack", "defense", "seed")
+
+
+def main(
+    store: Annotated[list[Path], typer.Argument(help="Folders of grids.")],
+    out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
+) -> None:
+    """Gather the claims of stores."""
+    for folder in store:
+        rows = newest(rows_of(Store.open(folder, create=False))).values()
+        merge_rows(out, [{"measure": "grid", **flat(row)} for row in rows], experiment, command_of)
+
+
+def experiment(row: dict[str, Any]) -> tuple[str, ...]:
+    """The cell that a row is about."""
+    return tuple(str(row.get(name)) for name in NAMES)
+
+
+def command_of(rows: Rows) -> str:
+    """The command that gives these rows."""
+    return "invertune bench GRID --out runs/GRID && python benchmarks/grid.py runs/GRID"
+
+
+if __name__ == "__main__":
+    typer.run(main)
