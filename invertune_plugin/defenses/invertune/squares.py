@@ -43,7 +43,7 @@ class SquareConfig:
     steps: int = 100
     learning_rate: float = 0.2
     batch_size: int = 32
-    least_asr: float = 0.6
+    least_asr: float = 0.4
     lead: float = 0.4
 
     def __post_init__(self) -> None:
