@@ -113,6 +113,34 @@ def grid(*recipes: str) -> Callable[[], str]:
     return made
 
 
+def bench(base: str, *defenses: str) -> Callable[[], str]:
+    """Table of a grid of ``invertune bench``: CA / ASR afterwards, ASR after benign steps."""
+
+    def made() -> str:
+        rows = read("grid", kind="repair", base=base)
+        lines = []
+        for attack in sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name)):
+            cells = [after(only(rows, attack=attack, defense=name)) for name in defenses]
+            lines.append([attack, *cells])
+        return markdown(["attack", *defenses], lines)
+
+    return made
+
+
+def after(rows: Rows) -> str:
+    """What a repair left; a suspect that was left as it is is marked."""
+    if not rows:
+        return "not run"
+    if any("ca_after" not in row for row in rows):
+        return "; ".join(distinct(rows, "outcome"))
+    told = f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}"
+    if all("asr_rebound" in row for row in rows):
+        told += f" → {mean(rows, 'asr_rebound')}"
+    words = {"rejected": "nothing found", "failed": "repair failed"}
+    missed = [words[name] for name in distinct(rows, "outcome") if name in words]
+    return ", ".join([told, *missed])
+
+
 def cell(rows: Rows) -> str:
     """What came of the seeds of one pair: CA / ASR, or TPR and FPR, or why there is nothing."""
     if not rows:
@@ -209,6 +237,7 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
+    "bench": bench("demo", "none", "inver_tune", "fine_tuning", "clean_clip", "par"),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),
