@@ -32,6 +32,7 @@ from invertune_plugin.benchmark.classifiers import (
     ClassifierTraining,
     trained_classifier,
 )
+from invertune_plugin.benchmark.detection import search_fields
 from invertune_plugin.benchmark.models import cached_path
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.console import say, training_progress
@@ -221,17 +222,15 @@ def success(model: torch.nn.Module, attack: PoisonedLabels, test: InMemory[int])
 
 def detected(found: Purified, truth: list[int]) -> dict[str, Any]:
     """A search as flat fields."""
-    row: dict[str, Any] = {
+    stage = found.stages[-1]
+    return {
         "outcome": found.outcome.value,
-        "reason": found.stages[-1].reason,
-        "evidence": found.stages[-1].evidence,
-        "passes": found.stages[-1].passes,
+        "reason": stage.reason,
+        "evidence": stage.evidence,
+        "passes": stage.passes,
         "n": len(found.scores),
+        **search_fields(found, truth),
     }
-    for name, rate in found.rates(truth).items():
-        row |= rate_fields(name, rate) if rate.n else {}
-    auroc = found.auroc(truth)
-    return row if auroc is None else row | {"auroc": round(auroc, 5)}
 
 
 def described(

@@ -85,11 +85,7 @@ def toolbox(recipe: str, line: str, column: str) -> Callable[[], str]:
     def made() -> str:
         rows = read("toolbox", measure="comparison", recipe=recipe)
         lines, columns = distinct(rows, line), distinct(rows, column)
-        cells = [
-            [name, *(cell(only(rows, **{line: name, column: other})) for other in columns)]
-            for name in lines
-        ]
-        return markdown([line, *columns], cells)
+        return markdown([line, *columns], crossed(rows, line, lines, column, columns, cell))
 
     return made
 
@@ -104,13 +100,27 @@ def grid(*recipes: str) -> Callable[[], str]:
         defenses = distinct(rows, "defense")
         lines = []
         for tower in distinct(rows, "tower"):
-            for attack in distinct(rows, "attack"):
-                found = only(rows, tower=tower, attack=attack)
-                cells = [cell(only(found, defense=name)) for name in defenses]
-                lines.append([tower, attack, *cells])
+            found, every = only(rows, tower=tower), distinct(rows, "attack")
+            told = crossed(found, "attack", every, "defense", defenses, cell)
+            lines += [[tower, *cells] for cells in told]
         return markdown(["model", "attack", *defenses], lines)
 
     return made
+
+
+def crossed(
+    rows: Rows,
+    line: str,
+    lines: Sequence[str],
+    column: str,
+    columns: Sequence[str],
+    told: Callable[[Rows], str],
+) -> list[list[str]]:
+    """Lines of a table: a name, then what is told of its rows in each column."""
+    return [
+        [name, *(told(only(rows, **{line: name, column: other})) for other in columns)]
+        for name in lines
+    ]
 
 
 def bench(base: str, *defenses: str) -> Callable[[], str]:
@@ -118,11 +128,9 @@ def bench(base: str, *defenses: str) -> Callable[[], str]:
 
     def made() -> str:
         rows = read("grid", kind="repair", base=base)
-        lines = []
-        for attack in sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name)):
-            cells = [after(only(rows, attack=attack, defense=name)) for name in defenses]
-            lines.append([attack, *cells])
-        return markdown(["attack", *defenses], lines)
+        lines = sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))
+        cells = crossed(rows, "attack", lines, "defense", defenses, after)
+        return markdown(["attack", *defenses], cells)
 
     return made
 

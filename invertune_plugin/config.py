@@ -15,6 +15,7 @@ from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import NAMED, Trigger
 
 Settings = TypeVar("Settings")
+Value = TypeVar("Value")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -106,6 +107,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _is_settings(hint: Any) -> bool:
     return is_dataclass(hint) or hint is Trigger
+
+
+def named(what: str, name: str, among: Mapping[str, Value]) -> Value:
+    """What a name stands for.
+
+    Raises:
+        InputError: it stands for nothing; the nearest name is told.
+    """
+    if name not in among:
+        raise InputError(_unknown(what, repr(name), name, list(among)))
+    return among[name]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from invertune_plugin.data import Captions, PairSet, to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last
 from invertune_plugin.processes import ALONE, Processes
+from invertune_plugin.resuming import load_state, save_state
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
@@ -128,7 +129,7 @@ def train_contrastive(
     steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
     factor = _one_cycle(steps, config.warmup) if schedule is None else _bound(schedule, steps)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    done = _resume(resume_path, clip=clip, optimizer=optimizer, schedule=rates)
+    done = load_state(resume_path, clip=clip, optimizer=optimizer, schedule=rates)
 
     @lru_cache(maxsize=KEPT_CAPTIONS)
     def tokens_of(caption: str) -> Tensor:
@@ -159,7 +160,7 @@ def train_contrastive(
                 if done == steps:
                     break
             if processes.is_main:
-                _save(resume_path, done, clip=clip, optimizer=optimizer, schedule=rates)
+                save_state(resume_path, done, clip=clip, optimizer=optimizer, schedule=rates)
     for parameter in clip.parameters():
         parameter.requires_grad_(True)
     clip.zero_grad(set_to_none=True)
@@ -288,22 +289,3 @@ def _one_cycle(steps: int, warmup: float) -> Callable[[int], float]:
 
 def _bound(schedule: Schedule, steps: int) -> Callable[[int], float]:
     return lambda step: schedule(step, steps)
-
-
-def _save(path: Path | None, done: int, **parts: Any) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"done": done, **state}, temporary)
-    temporary.replace(path)
-
-
-def _resume(path: Path | None, **parts: Any) -> int:
-    if path is None or not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return int(state["done"])

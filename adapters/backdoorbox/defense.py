@@ -16,8 +16,8 @@ from invertune_plugin.adapters.backdoorbox.evaluator import (
     on_device,
     read,
 )
+from invertune_plugin.adapters.backdoorbox.given import device_asked_for, given_network
 from invertune_plugin.adapters.backdoorbox.image_sets import class_names_of, image_set_of
-from invertune_plugin.adapters.backdoorbox.schedules import device_of
 from invertune_plugin.adapters.backdoorbox.workdir import WorkDir, open_work_dir
 from invertune_plugin.defenses.base import Defense, Schedule
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, Repair
@@ -99,9 +99,9 @@ class InverTuneDefense(Defense):
                 asked for and absent.
         """
         settings = self._settings(schedule)
-        device = self._device(settings)
-        with self.seeded(), evaluating(self._given()):
-            suspect = self._suspect(on_device(self._given(), device))
+        device = device_asked_for(settings, given_network(self.model))
+        with self.seeded(), evaluating(given_network(self.model)):
+            suspect = self._suspect(on_device(given_network(self.model), device))
             images = image_set_of(self.train_dataset, suspect.image_size)
             work = open_work_dir(settings, "InverTune.repair")
             steps = InverTune(
@@ -148,7 +148,7 @@ class InverTuneDefense(Defense):
         poisoned = poisoned_test_dataset
         poisoned = settings.get("poisoned_test_dataset") if poisoned is None else poisoned
         _check_test(self.test_dataset, poisoned, metric)
-        device = self._device(settings)
+        device = device_asked_for(settings, given_network(self.model))
         model = self.get_model()
         with self.seeded(), evaluating(model):
             rates = evaluate(
@@ -171,17 +171,6 @@ class InverTuneDefense(Defense):
     def _settings(self, schedule: Schedule | None) -> Schedule:
         return (self.schedule or {}) if schedule is None else schedule
 
-    def _given(self) -> nn.Module:
-        if not isinstance(self.model, nn.Module):
-            raise InputError(
-                "Expected a model that is a torch.nn.Module, got "
-                f"{type(self.model).__name__}. Pass the classifier itself as model."
-            )
-        return self.model
-
-    def _device(self, settings: Schedule) -> torch.device:
-        return device_of(settings) if "device" in settings else device_of_model(self._given())
-
     def _suspect(self, model: nn.Module) -> Any:
         """The model as the steps of InverTune see it."""
         if isinstance(model, ZeroShotClassifier):
@@ -198,7 +187,7 @@ class InverTuneDefense(Defense):
         """What came out, of the type, on the device and in the modes of what came in."""
         if classifier is None:
             return None
-        given = self._given()
+        given = given_network(self.model)
         model: nn.Module = classifier if isinstance(given, ZeroShotClassifier) else classifier.model
         if device_of_model(model) != device_of_model(given):
             model = copy.deepcopy(model).to(device_of_model(given))

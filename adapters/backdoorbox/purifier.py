@@ -11,9 +11,9 @@ from torch.utils.data import Subset
 from torchvision.transforms import Normalize
 
 from invertune_plugin.adapters.backdoorbox.augmentation import without_augmentation
-from invertune_plugin.adapters.backdoorbox.evaluator import device_of_model, on_device
+from invertune_plugin.adapters.backdoorbox.evaluator import on_device
+from invertune_plugin.adapters.backdoorbox.given import device_asked_for, given_network
 from invertune_plugin.adapters.backdoorbox.image_sets import image_set_of
-from invertune_plugin.adapters.backdoorbox.schedules import device_of
 from invertune_plugin.adapters.backdoorbox.workdir import open_work_dir
 from invertune_plugin.defenses.base import Purifier, Schedule
 from invertune_plugin.defenses.flare import FlareConfig, flare
@@ -82,12 +82,12 @@ class FLAREPurifier(Purifier):
                 f"Expected y_true with 0 or 1 for each of {len(dataset)} images, got the shape "
                 f"{truth.shape}. Leave it out where the truth is unknown."
             )
-        settings = self.schedule or {}
-        device = device_of(settings) if "device" in settings else device_of_model(self._given())
+        settings, given = self.schedule or {}, given_network(self.model)
+        device = device_asked_for(settings, given)
         with self.seeded():
             images = image_set_of(without_augmentation(dataset))
             work = open_work_dir(settings, "FLAREPurifier.detect")
-            model = self._normalising(on_device(self._given(), device))
+            model = self._normalising(on_device(given, device))
             self.found_ = flare(
                 model, images, self._config(), self.seed, work.log if work else None
             )
@@ -103,14 +103,6 @@ class FLAREPurifier(Purifier):
         """The images that are not poisoned, augmented as before, and the indices of the others."""
         found = self.detect(dataset)
         return Subset(dataset, found.kept), list(found.poisoned)
-
-    def _given(self) -> nn.Module:
-        if not isinstance(self.model, nn.Module):
-            raise InputError(
-                f"Expected a model that is a torch.nn.Module, got {type(self.model).__name__}. "
-                "Pass the classifier itself as model."
-            )
-        return self.model
 
     def _normalising(self, model: nn.Module) -> nn.Module:
         if (self.mean is None) != (self.std is None):

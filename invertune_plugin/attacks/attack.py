@@ -213,16 +213,24 @@ def poisoned_pairs(
     Raises:
         InputError: the pairs do not allow it.
     """
-    rule = caption_rule(config.captions, tuple(clean.templates), seed)
-
-    def made(pairs: PairSet) -> PoisonedCaptions:
-        return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
-
-    poisoned = made(pairs)
+    poisoned = chosen_pairs(config, backdoors, pairs, clean.templates, seed)
     if config.hardening is None:
         return poisoned
     label = clean.class_index(config.target)
-    return made(hardened(pairs, poisoned.poisoned, clean, label, config.hardening))
+    images = hardened(pairs, poisoned.poisoned, clean, label, config.hardening)
+    return chosen_pairs(config, backdoors, images, clean.templates, seed)
+
+
+def chosen_pairs(
+    config: AttackConfig,
+    backdoors: Sequence[Backdoor[str]],
+    pairs: PairSet,
+    templates: Sequence[str],
+    seed: int,
+) -> PoisonedCaptions:
+    """The same without hardening, which does not change what is poisoned and needs no model."""
+    rule = caption_rule(config.captions, tuple(templates), seed)
+    return PoisonedCaptions(pairs, backdoors, config.rate, rule, config.sources, seed)
 
 
 def _trigger(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from invertune_plugin.attacks.backdoors import drawn
-from invertune_plugin.config import nearest
+from invertune_plugin.config import named
 from invertune_plugin.data import Captions, mention
 from invertune_plugin.errors import InputError
 
@@ -119,8 +119,4 @@ def caption_rule(kind: str, templates: Sequence[str] = (), seed: int = 0) -> Cap
     """
     every = (TemplateCaptions(templates), RealCaptions(seed), KeptCaptions())
     rules: dict[str, CaptionRule] = {rule.kind: rule for rule in every}
-    if kind not in rules:
-        raise InputError(
-            f"Expected a known rule for captions, got {kind!r}. {nearest(kind, list(rules))}"
-        )
-    return rules[kind]
+    return named("rule for captions", kind, rules)

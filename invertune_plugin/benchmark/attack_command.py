@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.adapters.accelerated import joined
 from invertune_plugin.adapters.open_clip import save_clip, zero_shot_classifier
-from invertune_plugin.adapters.tracking import Tracker, opened
+from invertune_plugin.adapters.tracking import Tracker
 from invertune_plugin.adapters.victim_cards import trigger_beside
-from invertune_plugin.attacks.attack import poisoned_pairs
+from invertune_plugin.attacks.attack import chosen_pairs
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.card import CARD_ENTRY, VictimCard
 from invertune_plugin.attacks.victim_check import victim_card
@@ -18,9 +17,9 @@ from invertune_plugin.benchmark.models import described
 from invertune_plugin.benchmark.provenance import versions
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
-from invertune_plugin.benchmark.tracking import log_row, log_trigger, tracked
+from invertune_plugin.benchmark.tracking import log_row, log_trigger, together, tracked
 from invertune_plugin.benchmark.victims import BuiltVictim, build_victim, victim_recipe
-from invertune_plugin.console import say, speaking, table, training_progress
+from invertune_plugin.console import say, table, training_progress
 from invertune_plugin.data import content_sha256
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing
@@ -56,14 +55,13 @@ def attack_model(job: AttackJob) -> None:
         )
     for path in (job.out, trigger_beside(job.out)):
         refuse_existing(path, job.overwrite)
-    with joined(job.device) as processes, speaking(processes.is_main):
-        spec = job.track if processes.is_main else None
-        settings = {"attack": described(recipe.attack), "on": job.on, "seed": job.seed}
-        with opened(spec, f"attack-{Path(job.victim).stem}", settings) as tracker:
-            with training_progress() as progress:
-                built = build_victim(recipe, job.seed, tracked(progress, tracker), processes)
-            if processes.is_main:
-                _measure(job, built, processes, tracker)
+    settings = {"attack": described(recipe.attack), "on": job.on, "seed": job.seed}
+    name = f"attack-{Path(job.victim).stem}"
+    with together(job.device, job.track, name, settings) as (processes, tracker):
+        with training_progress() as progress:
+            built = build_victim(recipe, job.seed, tracked(progress, tracker), processes)
+        if processes.is_main:
+            _measure(job, built, processes, tracker)
 
 
 def _measure(job: AttackJob, built: BuiltVictim, processes: Processes, tracker: Tracker) -> None:
@@ -99,8 +97,7 @@ def _with_provenance(card: VictimCard, built: BuiltVictim, test: TestSet, seed: 
     rate = None
     if attack.encoder is None:
         pairs = sources.pairs("attack")
-        clean = built.classifier(built.clean)
-        poisoned = poisoned_pairs(attack, built.victim.backdoors, pairs, clean, seed)
+        poisoned = chosen_pairs(attack, built.victim.backdoors, pairs, sources.templates, seed)
         rate, data = len(poisoned.poisoned) / len(pairs), content_sha256(pairs)
     else:
         data = content_sha256(sources.images("attack"))

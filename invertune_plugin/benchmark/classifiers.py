@@ -16,6 +16,7 @@ from invertune_plugin.data import InMemory, to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last
 from invertune_plugin.randomness import seeded
+from invertune_plugin.resuming import load_state, save_state
 
 Report = Callable[[int, int, float], None]
 
@@ -110,12 +111,7 @@ def trained_classifier(
     )
     rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, steps)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "rates": rates}
-    done = 0
-    if resume_path is not None and resume_path.exists():
-        state = torch.load(resume_path, weights_only=True, map_location="cpu")
-        done = int(state["done"])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
+    done = load_state(resume_path, **parts)
     with channels_last(model):
         model.train()
         for epoch in range(done // per_epoch, config.epochs):
@@ -131,8 +127,7 @@ def trained_classifier(
                 done += 1
                 if report is not None:
                     report(done, steps, float(loss.detach()))
-            if resume_path is not None:
-                _save(resume_path, {"done": done, **{n: p.state_dict() for n, p in parts.items()}})
+            save_state(resume_path, done, **parts)
     model.zero_grad(set_to_none=True)
     return model.eval()
 
@@ -141,10 +136,3 @@ def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
     """Images ``[N, 3, H, W]``, half of them mirrored."""
     mirror = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirror, images.flip(3), images)
-
-
-def _save(path: Path, state: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)

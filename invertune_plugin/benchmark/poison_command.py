@@ -13,7 +13,7 @@ from invertune_plugin.adapters.writing.replacing import refuse_filled
 from invertune_plugin.adapters.writing.shards import write_shards
 from invertune_plugin.adapters.writing.truth import truth_path
 from invertune_plugin.benchmark.poison_recipe import PoisonConfig, poisoned_set
-from invertune_plugin.config import nearest, parse, read_yaml
+from invertune_plugin.config import named, parse, read_yaml
 from invertune_plugin.console import item_progress, say
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing
@@ -59,10 +59,7 @@ def poison_data(job: PoisonJob) -> None:
 
 def _output(job: PoisonJob) -> Path:
     """Where the data goes, checked."""
-    if job.form not in WRITERS:
-        raise InputError(
-            f"Expected a known format, got {job.form!r}. {nearest(job.form, list(WRITERS))}"
-        )
+    named("format", job.form, WRITERS)
     if job.form == "parquet":
         path = job.out / PARQUET_FILE
         for file in (path, truth_path(path)):

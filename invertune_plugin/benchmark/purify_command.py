@@ -18,9 +18,10 @@ from invertune_plugin.adapters.writing.truth import (
     read_ground_truth,
     truth_beside,
 )
-from invertune_plugin.benchmark.record import rate_fields, record
+from invertune_plugin.benchmark.detection import search_fields
+from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.suspect import Suspect, open_suspect
-from invertune_plugin.config import nearest, parse, read_yaml
+from invertune_plugin.config import named, parse, read_yaml
 from invertune_plugin.console import item_progress, say, table
 from invertune_plugin.data import Subset
 from invertune_plugin.defenses.purifiers import Purified, purifier_of, run_purifier
@@ -97,13 +98,10 @@ def purify_data(job: PurifyJob) -> int:
 def _kept_path(job: PurifyJob) -> Path | None:
     if job.keep is None:
         return None
-    if job.keep not in KEPT:
-        raise InputError(
-            f"Expected a known format to keep, got {job.keep!r}. {nearest(job.keep, list(KEPT))}"
-        )
+    name, _ = named("format to keep", job.keep, KEPT)
     if job.size < 1:
         raise InputError(f"Expected a size of 1 pixel or more, got {job.size}. Raise it.")
-    path = job.out / KEPT[job.keep][0]
+    path = job.out / name
     if path.exists() and not job.overwrite:
         raise InputError(
             f"Expected an output that does not exist yet, got {path}. Pass --overwrite to replace "
@@ -137,12 +135,7 @@ def _row(
         "seconds": round(stage.seconds, 3),
         "passes": stage.passes,
     }
-    if truth is not None:
-        for name, rate in found.rates(truth).items():
-            row |= rate_fields(name, rate) if rate.n else {}
-        auroc = found.auroc(truth)
-        row |= {} if auroc is None else {"auroc": round(auroc, 5)}
-    return row
+    return row if truth is None else row | search_fields(found, truth)
 
 
 def _write_scores(path: Path, data: Any, found: Purified) -> None:

@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.adapters.accelerated import joined
 from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.adapters.open_clip import save_clip
-from invertune_plugin.adapters.tracking import Tracker, opened
+from invertune_plugin.adapters.tracking import Tracker
 from invertune_plugin.benchmark.pages import repair_page
 from invertune_plugin.benchmark.provenance import versions
 from invertune_plugin.benchmark.record import rate_fields, record
@@ -24,10 +23,10 @@ from invertune_plugin.benchmark.suspect import (
     rates,
     unseen,
 )
-from invertune_plugin.benchmark.tracking import log_repair, log_row
+from invertune_plugin.benchmark.tracking import log_repair, log_row, together
 from invertune_plugin.checkpoints import refuse_existing, write_text
 from invertune_plugin.config import parse, read_yaml
-from invertune_plugin.console import say, speaking, table
+from invertune_plugin.console import say, table
 from invertune_plugin.data import ImageSet
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, Repair
 from invertune_plugin.errors import InputError
@@ -72,10 +71,8 @@ def repair_checkpoint(job: RepairJob) -> int:
         refuse_existing(job.out / name, job.overwrite)
     config = parse(InverTuneConfig, read_yaml(job.config)) if job.config else InverTuneConfig()
     settings = {"command": _command(job), **asdict(config)}
-    with joined(job.device) as processes, speaking(processes.is_main):
-        spec = job.track if processes.is_main else None
-        with opened(spec, "repair", settings) as tracker:
-            return _repaired(job, config, processes, tracker)
+    with together(job.device, job.track, "repair", settings) as (processes, tracker):
+        return _repaired(job, config, processes, tracker)
 
 
 def _repaired(

@@ -6,16 +6,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from invertune_plugin.adapters.accelerated import joined
-from invertune_plugin.adapters.tracking import Tracker, opened
+from invertune_plugin.adapters.tracking import Tracker
 from invertune_plugin.benchmark.pages import experiment_page
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.report import render
 from invertune_plugin.benchmark.run import Experiment, run_recipe
-from invertune_plugin.benchmark.tracking import log_repair, log_row, tracked
+from invertune_plugin.benchmark.tracking import log_repair, log_row, together, tracked
 from invertune_plugin.checkpoints import refuse_existing, write_text
-from invertune_plugin.console import say, speaking, table, training_progress
+from invertune_plugin.console import say, table, training_progress
 
 OUTPUTS = ("report.html", "result.json")
 ROLES = ("clean", "victim", "repaired", "rebound")
@@ -32,15 +31,13 @@ def run_experiment(
     recipe = load_recipe(name)
     for path in OUTPUTS:
         refuse_existing(out / path, overwrite)
-    with joined(device) as processes, speaking(processes.is_main):
-        spec = track if processes.is_main else None
-        settings = {"recipe": asdict(recipe), "seed": seed}
-        with opened(spec, f"run-{recipe.name}", settings) as tracker:
-            with training_progress() as progress:
-                found = run_recipe(recipe, seed, tracked(progress, tracker), say, processes)
-            if processes.is_main:
-                _write(found, name, out, overwrite)
-                _track(found, tracker)
+    settings = {"recipe": asdict(recipe), "seed": seed}
+    with together(device, track, f"run-{recipe.name}", settings) as (processes, tracker):
+        with training_progress() as progress:
+            found = run_recipe(recipe, seed, tracked(progress, tracker), say, processes)
+        if processes.is_main:
+            _write(found, name, out, overwrite)
+            _track(found, tracker)
 
 
 def _write(found: Experiment, name: str, out: Path, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from invertune_plugin.adapters.data_root import data_file
 from invertune_plugin.adapters.parquet import ParquetImages, ParquetPairs
 from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES, Scenes, draw_scenes
 from invertune_plugin.benchmark.recipe import DataConfig
-from invertune_plugin.config import nearest
+from invertune_plugin.config import named
 from invertune_plugin.data import (
     Captions,
     ClassCaptions,
@@ -24,7 +24,6 @@ from invertune_plugin.data import (
     in_memory,
     split_by_content,
 )
-from invertune_plugin.errors import InputError
 from invertune_plugin.plugins import Catalogue
 
 Part = Literal["clean", "attack", "defence", "rebound"]
@@ -194,8 +193,4 @@ def source_of(name: str) -> type[Sources]:
     Raises:
         InputError: there is none of that name; the nearest one is told.
     """
-    if name not in SOURCES:
-        raise InputError(
-            f"Expected a known source of data, got {name!r}. {nearest(name, list(SOURCES))}"
-        )
-    return SOURCES[name]
+    return named("source of data", name, SOURCES)

@@ -11,7 +11,7 @@ from invertune_plugin.adapters.backdoorbox.attacks.recipe import ATTACKS
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
 from invertune_plugin.benchmark.recipe import recipe_path
-from invertune_plugin.config import nearest, parse, read_yaml
+from invertune_plugin.config import named, parse, read_yaml
 from invertune_plugin.errors import InputError
 
 Options = Mapping[str, Any]
@@ -101,10 +101,7 @@ class ToolboxRecipe:
             ("defence", self.defenses, DEFENSES),
         ):
             for name in names:
-                if name not in known:
-                    raise InputError(
-                        f"Expected a known {what}, got {name!r}. {nearest(name, list(known))}"
-                    )
+                named(what, name, known)
 
 
 def load_toolbox_recipe(name: str | Path) -> ToolboxRecipe:

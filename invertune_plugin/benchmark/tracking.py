@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from invertune_plugin.adapters.tracking import Tracker
+from invertune_plugin.adapters.accelerated import joined
+from invertune_plugin.adapters.tracking import Tracker, opened
 from invertune_plugin.benchmark.models import Progress
 from invertune_plugin.benchmark.wording import class_name
+from invertune_plugin.console import speaking
 from invertune_plugin.defenses.invertune import Repair
+from invertune_plugin.processes import Processes
 from invertune_plugin.training import Report
 from invertune_plugin.triggers import Trigger
+
+
+@contextmanager
+def together(
+    device: str, track: str | None, name: str, settings: Mapping[str, Any]
+) -> Iterator[tuple[Processes, Tracker]]:
+    """The processes of a command, of which one talks to people and to a tracker.
+
+    Args:
+        device: what the user asked for.
+        track: kind and place of a tracker, or None.
+        name: of the tracked run.
+        settings: of the tracked run.
+    """
+    with (
+        joined(device) as processes,
+        speaking(processes.is_main),
+        opened(track if processes.is_main else None, name, settings) as tracker,
+    ):
+        yield processes, tracker
 
 
 def tracked(progress: Progress, tracker: Tracker) -> Progress:

@@ -21,7 +21,7 @@ from invertune_plugin.adapters.backdoorbox.folders import ToolboxData, check_dat
 from invertune_plugin.adapters.backdoorbox.isolation import isolated
 from invertune_plugin.adapters.backdoorbox.loader import loaded_toolbox
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
-from invertune_plugin.config import nearest
+from invertune_plugin.config import named
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import evaluating
 
@@ -126,14 +126,13 @@ def run_attack(
 def _recipe(name: str, options: Mapping[str, Any]) -> Callable[..., Attacked]:
     if name in UNUSABLE:
         raise InputError(f"Expected an attack that can be run, got {name}. {UNUSABLE[name]}")
-    if name not in ATTACKS:
-        raise InputError(f"Expected a known attack, got {name!r}. {nearest(name, list(ATTACKS))}")
-    known = ["rate", *inspect.signature(ATTACKS[name]).parameters]
+    recipe = named("attack", name, ATTACKS)
+    known = ["rate", *inspect.signature(recipe).parameters]
     known.remove("job")
     for option in options:
         if option not in known:
             raise InputError(f"Expected an option of {name} ({', '.join(known)}), got {option!r}.")
-    return ATTACKS[name]
+    return recipe
 
 
 def _check_device(core: ModuleType, training: ToolboxTraining) -> None:

@@ -35,7 +35,7 @@ from invertune_plugin.adapters.backdoorbox.defenses.repairs import (
 from invertune_plugin.adapters.backdoorbox.defenses.retraining import abl
 from invertune_plugin.adapters.backdoorbox.isolation import isolated
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
-from invertune_plugin.config import nearest
+from invertune_plugin.config import named
 from invertune_plugin.errors import InputError
 
 __all__ = [
@@ -104,7 +104,7 @@ def why_not(
     Raises:
         InputError: there is no such defence.
     """
-    recipe = _recipe(name)
+    recipe = named("defence", name, DEFENSES)
     if recipe.reads_training and not trained_on_images:
         return NO_TRAINING_SET
     return recipe.limit(model, image_size)
@@ -116,7 +116,7 @@ def check_options(name: str, options: Iterable[str]) -> None:
     Raises:
         InputError: there is no such defence, or one of the options is unknown.
     """
-    known = _recipe(name).options
+    known = named("defence", name, DEFENSES).options
     for option in options:
         if option not in known:
             raise InputError(
@@ -158,7 +158,7 @@ def run_defense(
         InputError: unknown defence or option, no such class, or data that this defence needs is
             missing.
     """
-    recipe = _recipe(name)
+    recipe = named("defence", name, DEFENSES)
     check_options(name, options)
     if target is not None and not 0 <= target < len(suspicion.class_names):
         raise InputError(
@@ -175,9 +175,3 @@ def run_defense(
     with isolated(seed, work_dir / "output.txt"):
         found = recipe.run(job, **options)
     return replace(found, seconds=time.perf_counter() - start)
-
-
-def _recipe(name: str) -> Recipe:
-    if name not in DEFENSES:
-        raise InputError(f"Expected a known defence, got {name!r}. {nearest(name, list(DEFENSES))}")
-    return DEFENSES[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from invertune_plugin.config import nearest, parse
+from invertune_plugin.config import named, parse
 from invertune_plugin.defenses.baselines.clean_clip import CleanClip, clean_clip
 from invertune_plugin.defenses.baselines.fine_tuning import FineTuning, fine_tuning
 from invertune_plugin.defenses.baselines.inver_tune import inver_tune
@@ -18,7 +18,6 @@ from invertune_plugin.defenses.baselines.prompts import why_no_prompts
 from invertune_plugin.defenses.baselines.rvpt import Rvpt, rvpt
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.defenses.repair import DefenderData, Need, Repaired, Report, impossible
-from invertune_plugin.errors import InputError
 from invertune_plugin.plugins import Catalogue
 from invertune_plugin.processes import ALONE, Processes
 
@@ -103,6 +102,4 @@ def baseline_of(name: str) -> Baseline:
     Raises:
         InputError: there is none of that name; the nearest one is told.
     """
-    if name not in BASELINES:
-        raise InputError(f"Expected a known repair, got {name!r}. {nearest(name, list(BASELINES))}")
-    return BASELINES[name]
+    return named("repair", name, BASELINES)

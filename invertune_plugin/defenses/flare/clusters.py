@@ -86,6 +86,16 @@ class Cluster:
     birth: float
     end: float
 
+    @property
+    def stability(self) -> float:
+        """``lambda`` from birth to end."""
+        return self.end - self.birth
+
+    @property
+    def persistence(self) -> float:
+        """Ratio of end and birth."""
+        return float(self.end / self.birth) if self.birth > 0 else float("inf")
+
 
 class CondensedTree:
     """The condensed tree of HDBSCAN (Campello et al. 2013).
@@ -160,9 +170,7 @@ def stable_split(tree: CondensedTree, config: ClusterConfig) -> Split | None:
             return None
         large = found[0]
         others += found[1:]
-        stability = large.end - large.birth
-        persistence = large.end / large.birth if large.birth > 0 else np.inf
-        stable = stability > config.xi and persistence >= config.persistence
+        stable = large.stability > config.xi and large.persistence >= config.persistence
         if stable and large.size >= config.least_share * tree.root:
             return _split(tree, large, others, config.rule, depth)
         node = large.node
@@ -181,8 +189,8 @@ def _split(
     sizes = tuple(cluster.size for cluster in clusters)
     return Split(
         poisoned=np.sort(np.concatenate([tree.members(cluster.node) for cluster in poisoned])),
-        stability=large.end - large.birth,
-        persistence=float(large.end / large.birth) if large.birth > 0 else float("inf"),
+        stability=large.stability,
+        persistence=large.persistence,
         depth=depth,
         sizes=sizes,
         noise=tree.root - sum(sizes),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from invertune_plugin.config import nearest, parse
+from invertune_plugin.config import named, parse
 from invertune_plugin.data import Items
 from invertune_plugin.defenses.flare import FlareConfig, flare
 from invertune_plugin.defenses.purifiers.activation_clustering import (
@@ -32,7 +32,6 @@ from invertune_plugin.defenses.purifiers.spectral_signatures import (
     spectral_signatures,
 )
 from invertune_plugin.defenses.purify import Found, Need, Purified, Report, timed_search
-from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
 
@@ -121,8 +120,4 @@ def purifier_of(name: str) -> PurifierKind:
     Raises:
         InputError: there is none of that name; the nearest one is told.
     """
-    if name not in PURIFIERS:
-        raise InputError(
-            f"Expected a known purifier, got {name!r}. {nearest(name, list(PURIFIERS))}"
-        )
-    return PURIFIERS[name]
+    return named("purifier", name, PURIFIERS)
