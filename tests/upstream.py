@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 
+IMPORTED = ("cv2", "lpips", "imageio", "umap", "hdbscan", "pandas")
+
+
 def clone() -> str:
+    """Path of a clone that can be loaded as a package; the test is skipped without one."""
+    home = path_of_clone()
+    missing = [name for name in IMPORTED if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"the extra [toolbox] is not installed: no {', '.join(missing)}")
+    return home
+
+
+def path_of_clone() -> str:
     """Path of the clone; the test is skipped without one."""
     home = os.environ.get("BACKDOORBOX_HOME")
     if not home:
@@ -21,7 +33,7 @@ def clone() -> str:
 
 def upstream_file(path: str) -> Any:
     """A file of the clone that imports nothing of its package, as a module of its own."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(clone()) / path)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, Path(path_of_clone()) / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
