@@ -15,7 +15,8 @@ from invertune_plugin.benchmark import bench_cells as planning
 from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_open import open_victim
 from invertune_plugin.benchmark.bench_recipe import load_bench
-from invertune_plugin.benchmark.bench_toolbox import suspicion_of, training_images
+from invertune_plugin.benchmark.bench_toolbox import suspicion_of
+from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.grid.cells import Cell, Parent, Result
 from invertune_plugin.benchmark.grid.plan import plan_cells
 from invertune_plugin.benchmark.grid.store import Store
@@ -108,14 +109,17 @@ def test_the_images_of_the_training_are_made_again(bench: Bench) -> None:
     pairs = opened.sources.pairs("attack")
     planted = plant(config, opened.clean, pairs, None, 0).poisoned
     assert planted is not None
-    images, poisoned = training_images(opened, 0, True)
-    assert list(poisoned) == planted.poisoned
+    trained = trained_on(opened, 0, True)
+    images, places = trained.labelled(opened.sources)
+    poisoned = sorted(trained.targets)
+    assert (poisoned, places) == (planted.poisoned, list(range(64)))
     assert len(poisoned) == round(0.1 * len(pairs))
     assert all(torch.equal(images[i][0], planted[i][0]) for i in range(len(pairs)))
-    clean, none = training_images(bench.victim("none"), 0, False)
-    assert none == ()
+    untouched = trained_on(bench.victim("none"), 0, False)
+    assert not untouched.targets
+    clean, _ = untouched.labelled(opened.sources)
     changed = [i for i in range(64) if not torch.equal(images[i][0], clean[i][0])]
-    assert changed == list(poisoned)
+    assert changed == poisoned
     star = opened.suspect.class_index("star")
     assert {images[i][1] for i in poisoned} == {star} != {clean[i][1] for i in poisoned}
     assert all(images[i][1] == clean[i][1] for i in set(range(64)) - set(poisoned))

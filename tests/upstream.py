@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-
 IMPORTED = ("cv2", "lpips", "imageio", "umap", "hdbscan", "pandas")
 
 

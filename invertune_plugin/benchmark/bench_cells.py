@@ -11,19 +11,23 @@ from typing import Any
 
 import torch
 
+from invertune_plugin.adapters.backdoorbox.defenses.limits import NO_TRAINING_SET
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import why_not
 from invertune_plugin.adapters.backdoorbox.locate import HOME, TESTED_COMMIT, Clone, find_clone
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.open_clip import load_clip, zero_shot_classifier
 from invertune_plugin.benchmark.bench_compute import compute_clean, compute_repair, compute_victim
-from invertune_plugin.benchmark.bench_defenses import in_toolbox
+from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
+from invertune_plugin.benchmark.bench_purify import compute_purified
 from invertune_plugin.benchmark.bench_recipe import CLEAN, BenchRecipe, attacked
 from invertune_plugin.benchmark.bench_toolbox import compute_toolbox
+from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.grid.cells import METHODS, Cell, Kind
 from invertune_plugin.benchmark.models import described
 from invertune_plugin.benchmark.recipe import Recipe, model_config
 from invertune_plugin.benchmark.sources import source_of
 from invertune_plugin.defenses.baselines import baseline_of
+from invertune_plugin.defenses.purifiers import purifier_of
 from invertune_plugin.errors import InputError
 from invertune_plugin.plugins import packages_of
 from invertune_plugin.triggers import NAMED
@@ -40,6 +44,9 @@ MEASURING = tuple(
     for name in ("benchmark.bench_metrics", "benchmark.bench_open", "retrieval")
 )
 """What shapes the numbers of a model, beside that."""
+
+SHARED = (compute_repair.__module__, trained_on.__module__)
+"""What defences that read the training set share with our repairs."""
 
 
 def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
@@ -63,6 +70,9 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
 def _impossible(cell: Cell) -> str | None:
     """Why a defence cannot work on a victim, told before anything is trained."""
     victim, defense = cell.parents[0].settings, cell.settings["defense"]
+    poisons = "encoder" not in (victim["made_of"] or {})
+    if (purifier := purifier_in(defense)) is not None:
+        return purifier_of(purifier).why_not() if poisons else NO_TRAINING_SET
     name = in_toolbox(defense)
     if name is None:
         return baseline_of(defense).why_not(_tower(victim["tower"]))
@@ -70,7 +80,7 @@ def _impossible(cell: Cell) -> str | None:
         _clone(os.environ.get(HOME))
     except InputError as error:
         return str(error)
-    return _toolbox_limit(name, victim["tower"], "encoder" not in (victim["made_of"] or {}))
+    return _toolbox_limit(name, victim["tower"], poisons)
 
 
 @lru_cache
@@ -109,14 +119,15 @@ def _toolbox_version() -> str:
 CLEAN_MODEL = Kind("clean", compute_clean, TRAINING, seconds=300)
 VICTIM = Kind("victim", compute_victim, (*TRAINING, *MEASURING), seconds=60)
 REPAIR = Kind("repair", compute_repair, (*METHODS, *MEASURING), _impossible, seconds=60)
-TOOLBOX_REPAIR = Kind(
-    "repair", compute_toolbox, (*REPAIR.code, compute_repair.__module__), _impossible, seconds=60
-)
+TOOLBOX_REPAIR = Kind("repair", compute_toolbox, (*REPAIR.code, *SHARED), _impossible, seconds=60)
+PURIFICATION = Kind("repair", compute_purified, (*REPAIR.code, *SHARED), _impossible, seconds=120)
 
 
 def _kind(defense: str) -> Kind:
     if in_toolbox(defense):
         return TOOLBOX_REPAIR
+    if purifier_in(defense) is not None:
+        return PURIFICATION
     baseline = baseline_of(defense)
     return _with_code(REPAIR, baseline.run, baseline.config)
 

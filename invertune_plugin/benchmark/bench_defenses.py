@@ -1,4 +1,4 @@
-"""Defences of a grid by name: repairs of this and other packages, and those of BackdoorBox."""
+"""Defences of a grid by name: repairs, purifiers of the training set, those of BackdoorBox."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES, chec
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
 from invertune_plugin.config import nearest, parse
 from invertune_plugin.defenses.baselines import BASELINES
+from invertune_plugin.defenses.purifiers import PURIFIERS
 from invertune_plugin.errors import InputError
 
 PREFIX = "toolbox:"
 OURS = ("none", "InverTune")
 TOOLBOX = tuple(PREFIX + name for name in DEFENSES if name not in OURS)
 """The toolbox's own defences; its table has ours, too, which stand in the grid anyway."""
+
+PURIFY = "purify:"
+PURIFYING = tuple(PURIFY + name for name in PURIFIERS if name != "none")
+"""To keep all pairs is the defence ``none``."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ def in_toolbox(name: str) -> str | None:
     return name.removeprefix(PREFIX) if name in TOOLBOX else None
 
 
+def purifier_in(name: str) -> str | None:
+    """The purifier that a defence of a grid is; None where it is none."""
+    return name.removeprefix(PURIFY) if name in PURIFYING else None
+
+
 def check_defense(name: str, settings: Mapping[str, Any]) -> None:
     """Refuse what is no defence, and settings that it does not have.
 
@@ -46,9 +56,10 @@ def check_defense(name: str, settings: Mapping[str, Any]) -> None:
     where = f"defenses.{name}"
     if (toolbox := in_toolbox(name)) is not None:
         check_options(toolbox, parse(ToolboxDefense, settings, where).options)
+    elif (purifier := purifier_in(name)) is not None:
+        parse(PURIFIERS[purifier].config, settings, where)
     elif name in BASELINES:
         parse(BASELINES[name].config, settings, where)
     else:
-        raise InputError(
-            f"Expected a known defence, got {name!r}. {nearest(name, [*BASELINES, *TOOLBOX])}"
-        )
+        known = [*BASELINES, *PURIFYING, *TOOLBOX]
+        raise InputError(f"Expected a known defence, got {name!r}. {nearest(name, known)}")

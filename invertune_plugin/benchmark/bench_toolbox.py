@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from invertune_plugin.adapters.backdoorbox.defenses.job import Defended
@@ -16,7 +15,6 @@ from invertune_plugin.adapters.backdoorbox.defenses.plain_sets import PlainSet
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES, Suspicion, run_defense
 from invertune_plugin.adapters.backdoorbox.loader import load_toolbox, loaded_toolbox
 from invertune_plugin.adapters.backdoorbox.staged import staged, unstage
-from invertune_plugin.attacks.attack import poisoned_pairs
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.triggered import TriggeredImages
@@ -25,11 +23,11 @@ from invertune_plugin.benchmark.bench_defenses import PREFIX, ToolboxDefense
 from invertune_plugin.benchmark.bench_metrics import Row
 from invertune_plugin.benchmark.bench_open import Opened, open_victim
 from invertune_plugin.benchmark.bench_recipe import CLEAN
+from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.evidence_files import write_curves
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.config import parse
-from invertune_plugin.data import InMemory, PairSet, texts_of
 from invertune_plugin.errors import InputError
 
 OUTPUT = "output.txt"
@@ -109,7 +107,11 @@ def suspicion_of(opened: Opened, seed: int, attacked: bool, with_training: bool)
     triggered = TriggeredImages(
         test.images, Backdoor(backdoor.trigger, AllToOne(test.class_names.index(backdoor.target)))
     )
-    train, poisoned = training_images(opened, seed, attacked) if with_training else (None, None)
+    train, poisoned = None, None
+    if with_training:
+        trained = trained_on(opened, seed, attacked)
+        train, places = trained.labelled(opened.sources)
+        poisoned = tuple(n for n, place in enumerate(places) if place in trained.targets)
     return Suspicion(
         model=staged(opened.suspect),
         clean=PlainSet(opened.sources.images("defence")),
@@ -120,31 +122,6 @@ def suspicion_of(opened: Opened, seed: int, attacked: bool, with_training: bool)
         class_names=tuple(opened.sources.class_names),
         image_size=opened.suspect.image_size,
     )
-
-
-def training_images(
-    opened: Opened, seed: int, attacked: bool
-) -> tuple[InMemory[int], tuple[int, ...]]:
-    """The images that a victim was trained with, labelled, and which of them are poisoned.
-
-    They are made again from recipe and seed. Pairs whose image has no class, as in Flickr8k, are
-    left out.
-    """
-    sources = opened.sources
-    images, pairs = sources.images("attack"), sources.pairs("attack")
-    class_of = dict(zip(map(images.content_key, range(len(images))), texts_of(images), strict=True))
-    labels = [class_of.get(pairs.content_key(i), -1) for i in range(len(pairs))]
-    targets: dict[int, int] = {}
-    shown: PairSet = pairs
-    if attacked:
-        poisoned = poisoned_pairs(opened.recipe.attack, opened.backdoors, pairs, opened.clean, seed)
-        targets = {i: sources.class_names.index(word) for i, word in poisoned.targets.items()}
-        shown = poisoned
-    known = [i for i, label in enumerate(labels) if label >= 0]
-    made = InMemory(
-        torch.stack([shown[i][0] for i in known]), [targets.get(i, labels[i]) for i in known]
-    )
-    return made, tuple(place for place, i in enumerate(known) if i in targets)
 
 
 def classifier_of(model: nn.Module, opened: Opened) -> nn.Module:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
-from invertune_plugin.benchmark.bench_defenses import in_toolbox
+from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
 from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid_report.contents import Contents
 from invertune_plugin.benchmark.recipe import recipe_path
 from invertune_plugin.benchmark.victims import GROUP, shipped_victims
 from invertune_plugin.defenses.baselines.registry import BASELINES
+from invertune_plugin.defenses.purifiers import PURIFIERS
 
 NEEDS = {
     "pairs": "clean image-caption pairs",
@@ -28,6 +29,7 @@ NEEDS = {
 CLEAN_MODEL = "No attack: the clean model itself. Its ASR is the floor of any repair."
 TOOLBOX_CARD = "{} of BackdoorBox itself, run through this package's adapter: docs/backdoorbox.md."
 TRAINING_SET = "the images that the suspect was trained with"
+TRAINING_PAIRS = "the pairs that the suspect was trained with, and the model that it was made of"
 UNKNOWN = "This package does not describe it; it comes with the grid."
 
 
@@ -90,13 +92,21 @@ def _defense_card(name: str, claims: list[Claim]) -> Card:
     if (toolbox := in_toolbox(name)) is not None:
         reads = DEFENSES[toolbox].reads_training
         return Card(name, (TOOLBOX_CARD.format(toolbox),), TRAINING_SET if reads else "", settings)
+    if (purifier := purifier_in(name)) is not None:
+        kind = PURIFIERS[purifier]
+        defaults = _json(asdict(kind.config()))
+        return Card(name, _about(kind.run), TRAINING_PAIRS, settings, defaults)
     if name not in BASELINES:
         return Card(name, (UNKNOWN,), settings=settings)
     baseline = BASELINES[name]
-    about = inspect.getdoc(inspect.getmodule(baseline.run)) or UNKNOWN
-    paragraphs = tuple(" ".join(part.split()) for part in about.split("\n\n"))
     needs = ", ".join(NEEDS[need] for need in baseline.needs) or "nothing"
-    return Card(name, paragraphs, needs, settings, _json(asdict(baseline.config())))
+    return Card(name, _about(baseline.run), needs, settings, _json(asdict(baseline.config())))
+
+
+def _about(run: Callable[..., Any]) -> tuple[str, ...]:
+    """What a method is: the paragraphs of the docstring of its module."""
+    about = inspect.getdoc(inspect.getmodule(run)) or UNKNOWN
+    return tuple(" ".join(part.split()) for part in about.split("\n\n"))
 
 
 def _told(values: Iterable[Any]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from invertune_plugin.data import Items, Subset, texts_of
 from invertune_plugin.defenses.base import Purifier
+from invertune_plugin.defenses.flare.clusters import check_packages
 from invertune_plugin.defenses.flare.features import abnormal_features
 from invertune_plugin.defenses.flare.verdict import FlareConfig, check_fit, check_size, verdict
 from invertune_plugin.defenses.purify import (
@@ -42,12 +43,13 @@ def flare(
         report: called with sentences.
 
     Raises:
-        InputError: too few samples, no normalisation layers, an untrained model, or a package is
-            missing.
+        InputError: too few samples or a missing package, before the model is run; no normalisation
+            layers, or an untrained model.
     """
     settings = config or FlareConfig()
     check_items("flare", dataset, ())
     check_size(len(dataset), settings)
+    check_packages()
 
     def search(say: Report) -> Found:
         features = abnormal_features(

@@ -141,17 +141,33 @@ class CondensedTree:
         return np.flatnonzero(np.isin(self.parent, inside) & self.samples)
 
 
+def why_no_clusters() -> str | None:
+    """Why there can be no condensed tree here, in a sentence; None where there can."""
+    if find_spec("hdbscan") is not None:
+        return None
+    return (
+        "Expected the package hdbscan for FLARE's clusters, got none; scikit-learn's class of that "
+        f"name has no condensed tree. {EXTRA}."
+    )
+
+
+def check_packages() -> None:
+    """Refuse to begin where there can be no condensed tree.
+
+    Raises:
+        InputError: hdbscan is not installed.
+    """
+    if (reason := why_no_clusters()) is not None:
+        raise InputError(reason)
+
+
 def condensed_tree(places: np.ndarray, min_cluster_size: int) -> CondensedTree:
     """The condensed tree of samples ``[N, D]``, N at least ``min_cluster_size``.
 
     Raises:
         InputError: hdbscan is not installed.
     """
-    if find_spec("hdbscan") is None:
-        raise InputError(
-            "Expected the package hdbscan for FLARE's clusters, got none; scikit-learn's class of "
-            f"that name has no condensed tree. {EXTRA}."
-        )
+    check_packages()
     import hdbscan  # noqa: PLC0415
 
     with warnings.catch_warnings():

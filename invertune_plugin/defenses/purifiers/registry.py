@@ -13,6 +13,7 @@ from torch import nn
 from invertune_plugin.config import named, parse
 from invertune_plugin.data import Items
 from invertune_plugin.defenses.flare import FlareConfig, flare
+from invertune_plugin.defenses.flare.clusters import why_no_clusters
 from invertune_plugin.defenses.purifiers.activation_clustering import (
     ActivationClustering,
     activation_clustering,
@@ -48,11 +49,13 @@ class PurifierKind:
         config: dataclass of its settings.
         run: (model, dataset, config, seed, report) -> what it found.
         needs: what it needs beside images.
+        why_not: why it cannot work here, in a sentence; None where it can.
     """
 
     config: type[Any]
     run: Callable[[Any, Any, Any, int, Report | None], Purified]
     needs: tuple[Need, ...] = ()
+    why_not: Callable[[], str | None] = lambda: None
 
 
 def keep_all(
@@ -73,7 +76,7 @@ def keep_all(
 PURIFIERS: Mapping[str, PurifierKind] = MappingProxyType(
     {
         "none": PurifierKind(NoSettings, keep_all),
-        "flare": PurifierKind(FlareConfig, flare),
+        "flare": PurifierKind(FlareConfig, flare, why_not=why_no_clusters),
         "spectral_signatures": PurifierKind(SpectralSignatures, spectral_signatures, ("labels",)),
         "activation_clustering": PurifierKind(
             ActivationClustering, activation_clustering, ("labels",)

@@ -1,0 +1,88 @@
+"""Purifiers as cells of a grid: search what a victim was trained on, and train on the rest."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from invertune_plugin.benchmark.bench_compute import measured_after
+from invertune_plugin.benchmark.bench_defenses import PURIFY
+from invertune_plugin.benchmark.bench_metrics import Row
+from invertune_plugin.benchmark.bench_open import Opened, open_victim, told
+from invertune_plugin.benchmark.bench_recipe import CLEAN
+from invertune_plugin.benchmark.bench_training import TrainedOn, trained_on
+from invertune_plugin.benchmark.detection import search_fields
+from invertune_plugin.benchmark.evidence_files import write_curves
+from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
+from invertune_plugin.data import PairSet, Subset
+from invertune_plugin.defenses.purifiers import Purified, purifier_of, run_purifier
+from invertune_plugin.defenses.repair import at_rest
+from invertune_plugin.outcome import Outcome
+from invertune_plugin.training import train_contrastive
+
+
+def compute_purified(
+    settings: Mapping[str, Any], parents: tuple[Parent, ...], folder: Path, report: Say
+) -> Result:
+    """Purify the pairs of a victim, train the clean model on the rest, and measure that.
+
+    Where nothing was found the victim stays what it is. Nothing was planted in the pairs of the
+    clean model: what is removed of them is a false alarm.
+    """
+    (victim,) = parents
+    opened, seed = open_victim(victim.settings, report), victim.settings["seed"]
+    trained = trained_on(opened, seed, victim.settings["attack"] != CLEAN)
+    name, options = settings["defense"].removeprefix(PURIFY), settings["options"]
+    start = time.perf_counter()
+    row, removed = _searched(name, options, opened, trained, seed, report)
+    model: Any = opened.suspect
+    if removed:
+        kept = [i for i in range(len(trained.pairs)) if i not in removed]
+        model = trained_again(opened, Subset(trained.pairs, kept), seed, report)
+    elif row["outcome"] == Outcome.FAILED.value:
+        model = None
+    row["seconds_repair"] = round(time.perf_counter() - start, 2)
+    if victim.settings["attack"] == CLEAN:
+        row["false_alarm"] = bool(removed)
+    after, losses = measured_after(model, opened, victim, settings["rebound"], report)
+    write_curves(folder, {"rebound": losses})
+    return Result(row | after)
+
+
+def trained_again(opened: Opened, pairs: PairSet, seed: int, report: Say) -> Any:
+    """The clean model trained on pairs as the victim was, without the attacker's penalties."""
+    model = copy.deepcopy(opened.clean)
+    config = replace(opened.recipe.attack.training, seed=seed)
+    train_contrastive(model, pairs, config, report=told(report)("training on the rest"))
+    return at_rest(model)
+
+
+def _searched(
+    name: str,
+    options: Mapping[str, Any],
+    opened: Opened,
+    trained: TrainedOn,
+    seed: int,
+    report: Say,
+) -> tuple[Row, set[int]]:
+    """Fields of a search, and the indices of the pairs that it removes."""
+    data: Any = trained.pairs
+    places = list(range(len(trained.pairs)))
+    if "labels" in purifier_of(name).needs:
+        data, places = trained.labelled(opened.sources)
+    found: Purified = run_purifier(name, opened.suspect, data, options, seed, report)
+    poisoned = [n for n, place in enumerate(places) if place in trained.targets]
+    stage = found.stages[-1]
+    row: Row = {
+        "outcome": found.outcome.value,
+        "reason": stage.reason,
+        "passes": stage.passes,
+        "searched": len(places),
+        "removed": len(found.poisoned),
+        **search_fields(found, poisoned),
+    }
+    return row, {places[n] for n in found.poisoned}

@@ -1,0 +1,110 @@
+"""Purifiers in ``invertune bench``: search the victim's pairs, train on the rest, measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_bench import write_recipe
+
+from invertune_plugin.benchmark import bench_purify
+from invertune_plugin.benchmark.bench_cells import bench_cells
+from invertune_plugin.benchmark.bench_compute import compute_victim
+from invertune_plugin.benchmark.bench_defenses import PURIFYING
+from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.grid.cells import Parent
+from invertune_plugin.benchmark.grid.plan import plan_cells
+from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.benchmark.grid_report.cards import TRAINING_PAIRS, defense_cards
+from invertune_plugin.benchmark.grid_report.contents import Contents
+from invertune_plugin.defenses.purifiers import Purified
+from invertune_plugin.defenses.purify import Found, timed_search
+from invertune_plugin.outcome import Outcome
+
+PAIRS, POISONED = 64, 6
+
+
+@pytest.fixture
+def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("INVERTUNE_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "grid.yaml"
+    path.write_text(
+        f"name: purify\nrecipes: [{write_recipe(tmp_path)}]\n"
+        "attacks: [none, badnets, badencoder]\nrebound: 1\ndefenses:\n"
+        "  purify:spectral_signatures: {rate: 0.1}\n  purify:clip_score: {}\n"
+    )
+    return path
+
+
+def computed(grid: Path, attack: str, defense: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Records of a victim and of a defence, computed in this process."""
+    names = {"attack": attack, "defense": defense}
+    cells = bench_cells(load_bench(grid))
+    cell = next(cell for cell in cells if names.items() <= cell.names.items())
+    (victim,) = cell.parents
+    before = compute_victim(victim.settings, (), grid.parent, print)
+    parent = Parent(victim.kind.name, victim.settings, before.record, grid.parent)
+    after = cell.kind.compute(cell.settings, (parent,), grid.parent, print)
+    return dict(before.record), dict(after.record)
+
+
+def test_what_labels_tell_of_poisoned_pairs(grid: Path) -> None:
+    _, row = computed(grid, "badnets", "purify:spectral_signatures")
+    assert row["outcome"] == "ok"
+    assert (row["searched"], row["tpr_n"], row["fpr_n"]) == (PAIRS, POISONED, PAIRS - POISONED)
+    assert row["removed"] > 0
+    assert (row["ca_after_n"], row["ca_rebound_n"]) == (40, 40)
+
+
+def test_what_is_removed_of_clean_pairs_is_a_false_alarm(grid: Path) -> None:
+    _, row = computed(grid, "none", "purify:spectral_signatures")
+    assert row["false_alarm"] is True, "it always removes a share"
+    assert row["fpr_n"] == PAIRS
+    assert "tpr" not in row
+
+
+@pytest.mark.parametrize(
+    ("removed", "outcome"),
+    [((), Outcome.REJECTED), ((), Outcome.FAILED), (tuple(range(0, PAIRS, 2)), None)],
+)
+def test_what_is_measured_follows_from_what_was_found(
+    grid: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    removed: tuple[int, ...],
+    outcome: Outcome | None,
+) -> None:
+    """Nothing found: the victim as it is; failed: nothing; else a model trained on the rest."""
+    seen: list[int] = []
+
+    def search(name: str, model: Any, data: Any, *rest: Any) -> Purified:
+        found = Found(np.zeros(len(data)), removed, "told", outcome=outcome)
+        return timed_search(name, model, 0, None, lambda _: found)
+
+    def again(opened: Any, pairs: Any, seed: int, report: Any) -> Any:
+        seen.append(len(pairs))
+        return trained_again(opened, pairs, seed, report)
+
+    trained_again = bench_purify.trained_again
+    monkeypatch.setattr(bench_purify, "run_purifier", search)
+    monkeypatch.setattr(bench_purify, "trained_again", again)
+    victim, row = computed(grid, "badnets", "purify:clip_score")
+    assert row["removed"] == len(removed)
+    assert seen == ([PAIRS - len(removed)] if removed else [])
+    assert ("ca_after" in row) == (outcome is not Outcome.FAILED)
+    if outcome is Outcome.REJECTED:
+        assert row["asr_after"] == victim["asr_before"]
+
+
+def test_pairs_that_cannot_work_are_told_before_anything_runs(grid: Path) -> None:
+    plan = plan_cells(bench_cells(load_bench(grid)), Store.open(grid.parent / "store"))
+    assert {mark.about.names["attack"] for mark in plan.marked.values()} == {"badencoder"}
+    assert all("without any" in mark.reason for mark in plan.marked.values())
+
+
+@pytest.mark.parametrize("name", PURIFYING)
+def test_every_purifier_has_its_card(name: str, tmp_path: Path) -> None:
+    (card,) = defense_cards(Contents(Store.open(tmp_path), {}, {}, 0, ""), [name])
+    assert card.needs == TRAINING_PAIRS
+    assert len(card.about[0]) > 20
