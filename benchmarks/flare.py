@@ -33,13 +33,14 @@ from invertune_plugin.benchmark.classifiers import (
     trained_classifier,
 )
 from invertune_plugin.benchmark.detection import search_fields
-from invertune_plugin.benchmark.models import cached_path
+from invertune_plugin.benchmark.models import cached_path, to_be_made
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.console import say, training_progress
 from invertune_plugin.data import InMemory, Subset, batches, in_memory, to_unit
 from invertune_plugin.defenses.purifiers import PURIFIERS, Purified, run_purifier
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
+from invertune_plugin.files import replacing
 from invertune_plugin.metrics import Rate, clean_accuracy, predict
 from invertune_plugin.triggers import Blend, Patch, Trigger, Warp, Watermark
 
@@ -129,23 +130,22 @@ class Arena:
         made_of = {**self.made_of, **on, "seed": self.seed, "training": asdict(self.training)}
         path = cached_path("classifier", made_of)
         model = self.make().to(self.device).eval()
-        if path.is_file():
-            load_model(model, path)
-            return model
         resume = path.with_suffix(".resume")
-        with training_progress() as progress:
-            model = trained_classifier(
-                self.make,
-                dataset,
-                self.training,
-                self.seed,
-                self.device,
-                resume,
-                progress(f"train {self.made_of['attack']}"),
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_model(model, str(path))
-        resume.unlink(missing_ok=True)
+        with to_be_made(path) as missing, training_progress() as progress:
+            if missing:
+                made = trained_classifier(
+                    self.make,
+                    dataset,
+                    self.training,
+                    self.seed,
+                    self.device,
+                    resume,
+                    progress(f"train {self.made_of['attack']}"),
+                )
+                with replacing(path) as temporary:
+                    save_model(made, str(temporary))
+                resume.unlink(missing_ok=True)
+        load_model(model, path)
         return model
 
     def measured(self, by: str, retrain: bool) -> dict[str, Any]:

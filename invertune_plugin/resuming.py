@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from invertune_plugin.files import replacing
+
 
 def save_state(path: Path | None, done: int, **parts: Any) -> None:
     """Keep the steps done and the state of the parts of a training; nothing without a path."""
@@ -14,9 +16,8 @@ def save_state(path: Path | None, done: int, **parts: Any) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     state = {name: part.state_dict() for name, part in parts.items()}
-    temporary = path.with_suffix(".partial")
-    torch.save({"done": done, **state}, temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.save({"done": done, **state}, temporary)
 
 
 def load_state(path: Path | None, **parts: Any) -> int:

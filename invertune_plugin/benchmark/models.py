@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from platformdirs import user_cache_path
 
 from invertune_plugin import __version__
@@ -47,6 +49,22 @@ def cached_path(role: str, made_of: Mapping[str, Any]) -> Path:
     text = json.dumps({"role": role, "version": __version__, **made_of}, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     return cache_root() / "models" / f"{role}-{key}.safetensors"
+
+
+@contextmanager
+def to_be_made(path: Path, processes: Processes = ALONE) -> Iterator[bool]:
+    """Whether a cached model is still to be made; who else wants it waits until the block ends.
+
+    Args:
+        path: of the model.
+        processes: that make it together: the main one waits for the others' sake.
+    """
+    if processes.agree(path.is_file()):
+        yield False
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")) if processes.is_main else nullcontext():
+        yield not processes.agree(path.is_file())
 
 
 def initial_model(recipe: Recipe, seed: int) -> LoadedClip:
@@ -133,32 +151,34 @@ def victim_model(
     }
     path = cached_path("victim", made_of)
     crafted = trigger_beside(path)
-    if not processes.agree(path.is_file()):
-        names, device = sources.class_names, processes.device
-        classifier = zero_shot_classifier(clean, names, sources.templates, device)
-        resume = path.with_suffix(".resume")
-        report = progress("train victim")
-        pairs = sources.pairs("attack")
-        images = sources.images("attack") if attack.needs_images else None
-        start = time.perf_counter()
-        made = plant(
-            attack,
-            classifier,
-            pairs,
-            images,
-            seed,
-            resume_path=resume,
-            report=report,
-            processes=processes,
-        )
-        seconds = round(time.perf_counter() - start, 1)
-        card = {"role": "victim", "made_of": made_of, "version": __version__, "seconds": seconds}
-        if processes.is_main:
-            if attack.trigger is None:
-                save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
-            save_clip(path, replace(clean, model=made.classifier.clip), card)
-            resume.unlink(missing_ok=True)
-        processes.wait()
+    with to_be_made(path, processes) as missing:
+        if missing:
+            names, device = sources.class_names, processes.device
+            classifier = zero_shot_classifier(clean, names, sources.templates, device)
+            resume = path.with_suffix(".resume")
+            report = progress("train victim")
+            pairs = sources.pairs("attack")
+            images = sources.images("attack") if attack.needs_images else None
+            start = time.perf_counter()
+            made = plant(
+                attack,
+                classifier,
+                pairs,
+                images,
+                seed,
+                resume_path=resume,
+                report=report,
+                processes=processes,
+            )
+            seconds = round(time.perf_counter() - start, 1)
+            about = {"role": "victim", "made_of": made_of, "version": __version__}
+            if processes.is_main:
+                if attack.trigger is None:
+                    save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
+                loaded = replace(clean, model=made.classifier.clip)
+                save_clip(path, loaded, {**about, "seconds": seconds})
+                resume.unlink(missing_ok=True)
+            processes.wait()
     trigger = attack.trigger or load_trigger(crafted)
     backdoors = backdoors_of(attack, trigger, list(sources.class_names))
     return LoadedVictim(load_clip(None, path), backdoors, read_card(path)["seconds"])
@@ -187,16 +207,17 @@ def _cached(
 ) -> LoadedClip:
     """The model that ``made_of`` describes: loaded, or trained from ``start``, or resumed."""
     path = cached_path(role, made_of)
-    if not processes.agree(path.is_file()):
-        resume = path.with_suffix(".resume")
-        trained = replace(start, model=copy.deepcopy(start.model))
-        classifier = zero_shot_classifier(trained, ("this", "that"), ("{}",), processes.device)
-        report = progress(f"train {role}")
-        train_contrastive(
-            classifier, pairs(), config, resume_path=resume, report=report, processes=processes
-        )
-        if processes.is_main:
-            save_clip(path, trained, {"role": role, "made_of": made_of, "version": __version__})
-            resume.unlink(missing_ok=True)
-        processes.wait()
+    with to_be_made(path, processes) as missing:
+        if missing:
+            resume = path.with_suffix(".resume")
+            trained = replace(start, model=copy.deepcopy(start.model))
+            classifier = zero_shot_classifier(trained, ("this", "that"), ("{}",), processes.device)
+            report = progress(f"train {role}")
+            train_contrastive(
+                classifier, pairs(), config, resume_path=resume, report=report, processes=processes
+            )
+            if processes.is_main:
+                save_clip(path, trained, {"role": role, "made_of": made_of, "version": __version__})
+                resume.unlink(missing_ok=True)
+            processes.wait()
     return load_clip(None, path)

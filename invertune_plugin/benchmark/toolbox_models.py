@@ -21,7 +21,7 @@ from invertune_plugin.adapters.backdoorbox.precision import with_bfloat16
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.backdoorbox.training import train_benign
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
-from invertune_plugin.benchmark.models import Progress, cached_path
+from invertune_plugin.benchmark.models import Progress, cached_path, to_be_made
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import Sources, build_sources
 from invertune_plugin.benchmark.toolbox_recipe import ModelSpec, ToolboxRecipe
@@ -98,18 +98,16 @@ def _benign_resnet(
     training = asdict(spec.benign)
     made_of = {"layers": spec.resnet, "training": training, "images": spec.benign_images}
     path = cached_path("resnet", {**made_of, "scenes": recipe.scenes, "seed": seed})
-    if path.is_file():
-        load_model(model, path)
-        return model.eval()
-    images = sources.images("clean")
-    chosen = Subset(images, range(min(spec.benign_images, len(images))))
-    with TemporaryDirectory() as folder:
-        dataset = toolbox_folder(export_folder(chosen, names, Path(folder) / "clean"))
-        train_benign(model, dataset, spec.benign, seed, progress("train resnet"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_model(model, str(temporary))
-    return model
+    with to_be_made(path) as missing, TemporaryDirectory() as folder:
+        if missing:
+            images = sources.images("clean")
+            chosen = Subset(images, range(min(spec.benign_images, len(images))))
+            dataset = toolbox_folder(export_folder(chosen, names, Path(folder) / "clean"))
+            train_benign(model, dataset, spec.benign, seed, progress("train resnet"))
+            with replacing(path) as temporary:
+                save_model(model, str(temporary))
+    load_model(model, path)
+    return model.eval()
 
 
 def _sources(recipe: ToolboxRecipe, seed: int, clean: int | None = None) -> Sources:
