@@ -20,6 +20,7 @@ from invertune_plugin.defenses.flare.projection import ProjectionConfig, project
 from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig, select_subspace
 from invertune_plugin.defenses.flare.verdict import (
     check_fit,
+    refined,
     share_of_classes,
     standardised,
     suspicion,
@@ -145,6 +146,29 @@ def test_planted_poison_is_found() -> None:
     assert found.evidence["dropped"] == []
     assert found.scores[chosen].min() > np.delete(found.scores, chosen).max()
     assert "60 of 600 samples stand apart in the first 6 of 6" in found.reason
+
+
+def test_a_discriminant_takes_in_what_the_clusters_left_out() -> None:
+    """Poison apart along one direction, thinly spread along another: half of it is given."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1000, 4))
+    values[:100, 0] += 9
+    values[:100, 1] *= 6
+    poison = np.arange(100)
+    assert refined(values, poison[:60]).tolist() == poison.tolist()
+    assert refined(values, np.arange(90, 105)).tolist() == poison.tolist(), "a third is wrong"
+
+
+@pytest.mark.parametrize("given", [np.arange(0, 1000, 2), np.arange(30)])
+def test_what_is_no_side_stays_as_it_was_given(given: np.ndarray) -> None:
+    values = np.random.default_rng(0).normal(size=(1000, 4))
+    assert refined(values, given).tolist() == given.tolist()
+
+
+def test_refining_is_told() -> None:
+    features, chosen = planted()
+    found = verdict(features, replace(PCA, refine=True))
+    assert (found.poisoned, found.evidence["refined"]) == (chosen, len(chosen))
 
 
 @pytest.mark.parametrize("selection", ["none", "adaptive"])

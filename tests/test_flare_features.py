@@ -17,7 +17,7 @@ from invertune_plugin.defenses.flare.features import FeatureConfig, Features, ab
 from invertune_plugin.defenses.flare.norms import Measure, by_channel, running_moments
 from invertune_plugin.errors import InputError
 
-MEASURES: tuple[Measure, ...] = ("log-density", "z-score")
+MEASURES: tuple[Measure, ...] = ("log-density", "z-score", "deviation")
 
 
 def images(count: int = 30) -> InMemory[int]:
@@ -70,6 +70,8 @@ def inputs_of(net: nn.Module, layer: nn.Module, dataset: InMemory[int]) -> Tenso
 
 def by_definition(values: Tensor, mean: Tensor, std: Tensor, measure: Measure) -> Tensor:
     """Over every channel and position, one layer after the other."""
+    if measure == "deviation":
+        return -((values - mean) / std).square().flatten(1).mean(1).log()
     if measure == "z-score":
         return -((values - mean) / std).abs().flatten(1).amax(1)
     return Normal(mean, std).log_prob(values).flatten(1).amin(1)
@@ -158,7 +160,8 @@ def test_features_on_disk(tmp_path: Path) -> None:
     assert np.load(tmp_path / "new" / "x.npy", mmap_mode="r").shape == memory.shape
 
 
-def test_a_layer_that_is_called_twice_gives_its_least_likely_value() -> None:
+@pytest.mark.parametrize("measure", ["z-score", "deviation"])
+def test_a_layer_that_is_called_twice_gives_one_value_for_both(measure: Measure) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -169,10 +172,11 @@ def test_a_layer_that_is_called_twice_gives_its_least_likely_value() -> None:
             return self.linear((self.norm(pixels) + self.norm(3 * pixels)).flatten(1))
 
     net, data = Twice(), InMemory(noise_images(5, 2), [0] * 5)
-    found = abnormal_features(net, data, FeatureConfig("z-score")).values[:, 0]
+    found = abnormal_features(net, data, FeatureConfig(measure)).values[:, 0]
     once = to_unit(data.images)
-    expected = -((torch.cat([once, 3 * once], 3) - 0.1) / (1 + 1e-5) ** 0.5).abs().flatten(1)
-    assert found == pytest.approx(expected.amin(1).numpy(), rel=1e-5)
+    both = torch.cat([once, 3 * once], 3)
+    expected = by_definition(both, torch.tensor(0.1), torch.tensor((1 + 1e-5) ** 0.5), measure)
+    assert found == pytest.approx(expected.numpy(), rel=1e-5)
 
 
 def test_model_and_modes_come_back() -> None:

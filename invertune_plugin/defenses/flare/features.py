@@ -20,15 +20,15 @@ from torch import Tensor, nn
 
 from invertune_plugin.data import Items, Subset, batches, to_unit
 from invertune_plugin.defenses.flare.norms import (
-    Extremes,
     Measure,
     Moments,
     MomentSums,
+    Summary,
     by_channel,
     eps_of,
-    extremes,
     normalisation_layers,
     running_moments,
+    summary,
 )
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import frozen
@@ -42,8 +42,10 @@ class FeatureConfig:
 
     Attributes:
         measure: ``log-density``, as released: the least ``log N(x; mean, std)`` over channels and
-            positions, which the channels of large variance decide; or ``z-score``: minus the
-            largest ``|x - mean| / std``, for which all channels count alike.
+            positions, which the channels of large variance decide; ``z-score``: minus the largest
+            ``|x - mean| / std``, for which all channels count alike; or ``deviation``: minus the
+            log of the mean of ``((x - mean) / std)^2``, which a trigger over the whole image moves
+            though no value of it is far off.
         statistics_images: layers that keep no statistics (LayerNorm, GroupNorm) get theirs from so
             many images of the set, drawn at random.
         batch_size: images at a time.
@@ -90,8 +92,8 @@ def abnormal_features(
 ) -> Features:
     """Read every normalisation layer on every image, in exactly one forward pass over the set.
 
-    Layers with running statistics (BatchNorm) are compared with these. Of the others, the extremes
-    of the first images are kept until mean and variance per channel are known (float64), and then
+    Layers with running statistics (BatchNorm) are compared with these. Of the others, a summary
+    of the first images is kept until mean and variance per channel are known (float64), and then
     turned into features; so ``statistics_images`` x 8 bytes x channels are held for a while.
 
     Args:
@@ -115,7 +117,7 @@ def abnormal_features(
     table = _Table(len(dataset), settings)
     device = next(model.parameters()).device
     done = 0
-    with torch.no_grad(), frozen(model), _reading(layers, estimated) as seen:
+    with torch.no_grad(), frozen(model), _reading(layers, estimated, settings.measure) as seen:
         for images, _ in batches(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
@@ -132,20 +134,20 @@ def abnormal_features(
 
 
 class _Table:
-    """Features as they are read; extremes wait here for the statistics of their layer."""
+    """Features as they are read; summaries wait here for the statistics of their layer."""
 
     def __init__(self, count: int, config: FeatureConfig) -> None:
         self.count, self.config = count, config
         self.predictions = np.zeros(count, dtype=np.int64)
         self.layers: tuple[str, ...] = ()
         self.values = np.empty((0, 0), dtype=np.float32)
-        self.waiting: dict[str, list[tuple[list[int], Extremes]]] = {}
+        self.waiting: dict[str, list[tuple[list[int], Summary]]] = {}
 
     def put(
         self,
         indices: list[int],
         predictions: Tensor,
-        seen: Mapping[str, Extremes],
+        seen: Mapping[str, Summary],
         moments: Mapping[str, Moments | None],
     ) -> None:
         if not self.layers:
@@ -169,17 +171,17 @@ class _Table:
 
 @contextmanager
 def _reading(
-    layers: Mapping[str, nn.Module], sums: Mapping[str, MomentSums]
-) -> Iterator[dict[str, Extremes]]:
-    """Record the extremes of each layer's input; clear the mapping after each forward pass."""
-    seen: dict[str, Extremes] = {}
+    layers: Mapping[str, nn.Module], sums: Mapping[str, MomentSums], measure: Measure
+) -> Iterator[dict[str, Summary]]:
+    """Record a summary of each layer's input; clear the mapping after each forward pass."""
+    seen: dict[str, Summary] = {}
 
     def reader(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
             values = by_channel(layer, inputs[0].detach())
             if name in sums:
                 sums[name].add(values)
-            found = extremes(values)
+            found = summary(values, measure)
             seen[name] = found.joined(seen[name]) if name in seen else found
 
         return read

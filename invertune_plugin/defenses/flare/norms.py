@@ -1,10 +1,10 @@
-"""Normalisation layers: their statistics per channel, and the extremes of what they take in."""
+"""Normalisation layers: their statistics per channel, and a summary of what they take in."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from invertune_plugin.errors import InputError
 
-Measure = Literal["log-density", "z-score"]
+Measure = Literal["log-density", "z-score", "deviation"]
 BATCH_NORMS = (_BatchNorm, FrozenBatchNorm2d)
 NORMS = (*BATCH_NORMS, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 Norm = TypeVar("Norm", bound=nn.Module)
@@ -26,6 +26,16 @@ class Moments:
 
     mean: Tensor
     std: Tensor
+
+
+class Summary(Protocol):
+    """What is kept of a layer's input until the layer's statistics are known."""
+
+    def joined(self, other: Any) -> Summary:
+        """Both as one, of a layer that is called twice in a forward pass."""
+
+    def likelihood(self, moments: Moments, measure: Measure) -> Tensor:
+        """The feature of each sample, ``[B]``; lower is more unusual. See ``FeatureConfig``."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,34 @@ class Extremes:
             return -z.amax(1)
         density = -z.square() / 2 - std.log() - math.log(2 * math.pi) / 2
         return density.amin(1)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and variance over the positions of a sample's channel, each ``[B, C]``.
+
+    Attributes:
+        mean: of the positions.
+        variance: of the positions, around their own mean.
+        positions: how many there are.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    positions: int
+
+    def joined(self, other: Spread) -> Spread:
+        """The spread of both, of a layer that is called twice in a forward pass."""
+        positions = self.positions + other.positions
+        share, apart = other.positions / positions, other.mean - self.mean
+        within = (1 - share) * self.variance + share * other.variance
+        between = share * (1 - share) * apart.square()
+        return Spread(self.mean + share * apart, within + between, positions)
+
+    def likelihood(self, moments: Moments, measure: Measure) -> Tensor:
+        """How near the values of each sample are to the layer's mean, ``[B]``."""
+        square = self.variance + (self.mean - moments.mean).square()
+        return -(square / moments.std.square()).mean(1).log()
 
 
 class MomentSums:
@@ -119,7 +157,10 @@ def by_channel(layer: nn.Module, values: Tensor) -> Tensor:
     return values.flatten(2).transpose(1, 2) if values.ndim > 2 else values[:, None]
 
 
-def extremes(values: Tensor) -> Extremes:
-    """Smallest and largest value over the positions of values ``[B, P, C]``."""
+def summary(values: Tensor, measure: Measure) -> Summary:
+    """What a measure needs of the positions of values ``[B, P, C]``."""
+    if measure == "deviation":
+        variance, mean = torch.var_mean(values.float(), dim=1, correction=0)
+        return Spread(mean, variance, values.shape[1])
     low, high = values.aminmax(dim=1)
     return Extremes(low.float(), high.float())

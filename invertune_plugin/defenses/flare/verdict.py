@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from invertune_plugin.defenses.flare.clusters import (
     ClusterConfig,
@@ -34,6 +35,8 @@ class FlareConfig:
         most_of_classes: a split is one of classes and not of poison where its poisoned side holds
             more than this share of the classes that the model reads in it; 1 switches the check
             off, as published.
+        refine: let a linear discriminant between the two sides, on all features, decide every
+            sample anew (``refined``), as clusters leave out what lies between them; not published.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -41,6 +44,7 @@ class FlareConfig:
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     most_of_classes: float = 0.9
+    refine: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
@@ -94,6 +98,10 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
             f"; {len(classes)} of them split by class." if classes else "."
         )
         return Found(scores, (), reason, evidence, Outcome.REJECTED)
+    poisoned = split.poisoned
+    if config.refine:
+        poisoned = refined(values, poisoned)
+        evidence["refined"] = len(poisoned)
     evidence |= {
         "clusters": list(split.sizes),
         "noise": split.noise,
@@ -102,11 +110,35 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "depth": split.depth,
     }
     reason = (
-        f"{len(split.poisoned)} of {len(values)} samples stand apart in the first {found.kept} of "
+        f"{len(poisoned)} of {len(values)} samples stand apart in the first {found.kept} of "
         f"{layers} normalisation layers."
     )
-    scores = suspicion(values[:, : found.kept], split.poisoned)
-    return Found(scores, split.poisoned.tolist(), reason, evidence)
+    scores = suspicion(values[:, : found.kept], poisoned)
+    return Found(scores, poisoned.tolist(), reason, evidence)
+
+
+def refined(values: np.ndarray, poisoned: np.ndarray, rounds: int = 30) -> np.ndarray:
+    """A split decided anew by a linear discriminant, until no sample changes sides.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        poisoned: indices of the poisoned side.
+        rounds: at most.
+
+    Returns:
+        Indices, sorted; those given where the side loses half of its samples or takes in half of
+        the set, for then it was no side of a discriminant.
+    """
+    side = np.isin(np.arange(len(values)), poisoned)
+    for _ in range(rounds):
+        discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        new = discriminant.fit(values, side).predict(values)
+        if not len(poisoned) / 2 < new.sum() < len(values) / 2:
+            return poisoned
+        if (new == side).all():
+            break
+        side = new
+    return np.flatnonzero(side)
 
 
 def share_of_classes(predictions: np.ndarray, chosen: np.ndarray) -> float:

@@ -1,0 +1,108 @@
+"""Purifiers of image-caption pairs: what they find of the pairs that CLIP victims were trained on.
+
+    python benchmarks/flare_pairs.py --on demo --on demo_vit --victim none --victim badnets \
+        --by flare --by "flare {features: {measure: deviation}, refine: true}" --by k_distance
+
+takes victims of ``invertune attack`` from the cache, or makes them, and writes
+``benchmarks/results/flare_pairs.json``, each row as soon as it is done. Of ``none`` the model is
+the clean one after the same fine-tuning on the same pairs without poison.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.benchmark.bench_open import Opened, open_victim
+from invertune_plugin.benchmark.bench_recipe import CLEAN
+from invertune_plugin.benchmark.bench_training import trained_on
+from invertune_plugin.benchmark.detection import search_fields
+from invertune_plugin.benchmark.models import benign_model
+from invertune_plugin.benchmark.record import Rows, merge_rows
+from invertune_plugin.benchmark.victims import build_clean
+from invertune_plugin.console import say, training_progress
+from invertune_plugin.data import in_memory
+from invertune_plugin.defenses.purifiers import run_purifier
+
+RESULTS = Path(__file__).parent / "results" / "flare_pairs.json"
+
+
+def main(
+    on: Annotated[list[str], typer.Option(help="Recipe; may be repeated.")],
+    victim: Annotated[list[str], typer.Option(help="Attack, or none; may be repeated.")],
+    by: Annotated[list[str], typer.Option(help="Purifier, with options in YAML after its name.")],
+    seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
+) -> None:
+    """One row per recipe, victim, seed and purifier."""
+    for number in seed:
+        for base in on:
+            for attack in victim:
+                opened = opened_victim(base, attack, number)
+                for purifier in by:
+                    row = {"measure": "pairs", "recipe": base, "tower": opened.recipe.model}
+                    row |= {"attack": attack, "seed": number, "defense": purifier}
+                    row |= searched(opened, attack, number, purifier)
+                    merge_rows(out, [row], experiment, command_of)
+                    told = ("recipe", "attack", "defense", "outcome", "tpr", "fpr", "auroc")
+                    say(json.dumps({key: row.get(key) for key in told}))
+
+
+def opened_victim(base: str, attack: str, seed: int) -> Opened:
+    """A victim, or for ``none`` the clean model after benign fine-tuning."""
+    settings = {"attack": attack, "attack_file": attack, "base": base, "seed": seed}
+    opened = open_victim(settings, say)
+    if attack != CLEAN:
+        return opened
+    with training_progress() as progress:
+        sources, clean = build_clean(opened.recipe, seed, progress)
+        benign = benign_model(opened.recipe, sources, clean, seed, progress)
+    model = zero_shot_classifier(benign, sources.class_names, sources.templates)
+    return replace(opened, suspect=model)
+
+
+def searched(opened: Opened, attack: str, seed: int, purifier: str) -> dict[str, Any]:
+    """Fields of a search by ``NAME`` or ``NAME {options}``."""
+    name, _, options = purifier.partition(" ")
+    trained = trained_on(opened, seed, attack != CLEAN)
+    pairs = in_memory(trained.pairs)
+    start = time.perf_counter()
+    found = run_purifier(name, opened.suspect, pairs, yaml.safe_load(options) or {}, seed, say)
+    stage = found.stages[-1]
+    return {
+        "pairs": len(pairs),
+        "poisoned": len(trained.targets),
+        "seconds": round(time.perf_counter() - start, 1),
+        "outcome": found.outcome.value,
+        "reason": stage.reason,
+        "evidence": stage.evidence,
+        **search_fields(found, sorted(trained.targets)),
+    }
+
+
+def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row belongs to."""
+    return row["recipe"], row["attack"], row["seed"], row["defense"]
+
+
+def command_of(rows: Rows) -> str:
+    """The commands that give these rows."""
+    commands = set()
+    for row in rows:
+        by = row["defense"]
+        mine = [r for r in rows if (r["recipe"], r["defense"]) == (row["recipe"], by)]
+        victims = " ".join(f"--victim {name}" for name in sorted({r["attack"] for r in mine}))
+        seeds = " ".join(f"--seed {number}" for number in sorted({r["seed"] for r in mine}))
+        commands.add(f"--on {row['recipe']} {victims} {seeds} --by '{by}'")
+    return " && ".join(f"python benchmarks/flare_pairs.py {line}" for line in sorted(commands))
+
+
+if __name__ == "__main__":
+    typer.run(main)
