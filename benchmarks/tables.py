@@ -205,6 +205,32 @@ def victim(rows: Rows) -> str:
     )
 
 
+def pairs() -> str:
+    """Purifiers of image-caption pairs: TPR / FPR and AUROC, one line per victim."""
+    rows = read("flare_pairs", measure="pairs")
+    columns = sorted(
+        distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
+    )
+    lines = []
+    for recipe in distinct(rows, "recipe"):
+        found = only(rows, recipe=recipe)
+        attacks = sorted(distinct(found, "attack"), key=lambda name: (name != "none", name))
+        told = crossed(found, "attack", attacks, "defense", columns, searched)
+        lines += [[recipe, *cells] for cells in told]
+    head = [name.split(" ")[0] + (", deviation" if "deviation" in name else "") for name in columns]
+    return markdown(["model", "attack", *head], lines)
+
+
+def searched(rows: Rows) -> str:
+    """What a search found; on clean data there are false alarms only."""
+    if not rows:
+        return "not run"
+    fpr = mean(rows, "fpr")
+    if any("tpr" not in row for row in rows):
+        return f"FPR {fpr}"
+    return f"{mean(rows, 'tpr')} / {fpr} ({sum(row['auroc'] for row in rows) / len(rows):.3f})"
+
+
 def read(result: str, **wanted: Any) -> Rows:
     """Rows of a result file that have these values."""
     rows: Rows = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))["rows"]
@@ -245,6 +271,7 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
+    "flare pairs": pairs,
     "bench": bench("demo", "none", "inver_tune", "fine_tuning", "clean_clip", "par"),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
