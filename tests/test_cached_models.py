@@ -38,6 +38,7 @@ def test_two_at_once_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_training_that_failed_leaves_the_next_one_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("INVERTUNE_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "model.safetensors"
     with suppress(RuntimeError), models.to_be_made(path):
         raise RuntimeError("no memory")

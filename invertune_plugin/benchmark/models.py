@@ -62,8 +62,10 @@ def to_be_made(path: Path, processes: Processes = ALONE) -> Iterator[bool]:
     if processes.agree(path.is_file()):
         yield False
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")) if processes.is_main else nullcontext():
+    lock = cache_root() / "locks" / f"{path.stem}.lock"
+    for folder in (path.parent, lock.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock) if processes.is_main else nullcontext():
         yield not processes.agree(path.is_file())
 
 
