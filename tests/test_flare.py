@@ -17,15 +17,16 @@ from invertune_plugin.defenses.flare import FLARE, FlareConfig, flare
 from invertune_plugin.defenses.flare.clusters import ClusterConfig, CondensedTree, stable_split
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.projection import ProjectionConfig, projected
-from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig, select_subspace
-from invertune_plugin.defenses.flare.verdict import (
+from invertune_plugin.defenses.flare.sides import (
     check_fit,
+    discriminant_scores,
     refined,
     share_of_classes,
     standardised,
     suspicion,
-    verdict,
 )
+from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig, select_subspace
+from invertune_plugin.defenses.flare.verdict import verdict
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
@@ -169,6 +170,17 @@ def test_refining_is_told() -> None:
     features, chosen = planted()
     found = verdict(features, replace(PCA, refine=True))
     assert (found.poisoned, found.evidence["refined"]) == (chosen, len(chosen))
+    above = np.flatnonzero(found.scores > 0)
+    assert above.tolist() == chosen, "scores are those of the discriminant"
+
+
+def test_discriminant_scores_by_hand() -> None:
+    """Two sides mirrored at 0: the score is 0 there and grows with the distance."""
+    values = np.array([[-1.0], [-3.0], [1.0], [3.0]])
+    scores = discriminant_scores(values, np.array([2, 3]))
+    assert (scores[2:] == -scores[:2]).all()
+    assert scores[3] == pytest.approx(3 * scores[2])
+    assert scores[2] > 0
 
 
 @pytest.mark.parametrize("selection", ["none", "adaptive"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
+from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import FrozenBatchNorm2d
 from toys import noise_images, toy_classifier
 
 from invertune_plugin.data import InMemory, to_unit
 from invertune_plugin.defenses.flare.features import FeatureConfig, Features, abnormal_features
-from invertune_plugin.defenses.flare.norms import Measure, by_channel, running_moments
+from invertune_plugin.defenses.flare.norms import Measure, by_channel, parts, running_moments
 from invertune_plugin.errors import InputError
 
 MEASURES: tuple[Measure, ...] = ("log-density", "z-score", "deviation")
+"""Those with one feature a layer."""
 
 
 def images(count: int = 30) -> InMemory[int]:
@@ -68,6 +71,16 @@ def inputs_of(net: nn.Module, layer: nn.Module, dataset: InMemory[int]) -> Tenso
     return by_channel(layer, seen[0])
 
 
+def outputs_of(net: nn.Module, layer: nn.Module, dataset: InMemory[int]) -> Tensor:
+    """What a layer without scale and shift gives, for the whole set at once: ``[N, P, C]``."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda *found: seen.append(found[2]))
+    with torch.no_grad():
+        net.eval()(to_unit(dataset.images))
+    handle.remove()
+    return by_channel(layer, seen[0])
+
+
 def by_definition(values: Tensor, mean: Tensor, std: Tensor, measure: Measure) -> Tensor:
     """Over every channel and position, one layer after the other."""
     if measure == "deviation":
@@ -91,7 +104,7 @@ def test_one_pass_equals_layer_by_layer(measure: Measure, batch_size: int) -> No
         assert torch.from_numpy(column.copy()) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", ["log-density", "z-score"])
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_statistics_of_other_norms_are_those_of_the_set(measure: Measure, batch_size: int) -> None:
     net, data = layer_net(), images()
@@ -104,6 +117,59 @@ def test_statistics_of_other_norms_are_those_of_the_set(measure: Measure, batch_
         std = (every.var(0, correction=0) + 1e-5).sqrt()
         expected = by_definition(values.double(), every.mean(0), std, measure)
         assert torch.from_numpy(column.copy()) == pytest.approx(expected.float(), rel=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_deviation_behind_norms_of_each_sample(batch_size: int) -> None:
+    """Against the set: what a layer gives, and the first token of a sequence by itself."""
+    net, data = layer_net(), images()
+    found = abnormal_features(net, data, FeatureConfig("deviation", batch_size=batch_size))
+    assert found.layers == ("group", "norm", "norm[0]")
+    columns = dict(zip(found.layers, found.values.T, strict=True))
+    values = {name: outputs_of(net, net.get_submodule(name), data) for name in ("group", "norm")}
+    values["norm[0]"] = values["norm"][:, :1]
+    for name, column in columns.items():
+        every = values[name].double().flatten(0, 1)
+        std = (every.var(0, correction=0) + 1e-5).sqrt()
+        expected = by_definition(values[name].double(), every.mean(0), std, "deviation")
+        assert torch.from_numpy(column.copy()) == pytest.approx(
+            expected.float(), rel=1e-3, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("make", [batch_net, layer_net])
+def test_mean_and_largest_is_two_features_a_layer(make: Callable[[], nn.Module]) -> None:
+    net, data = make(), images()
+    both = abnormal_features(net, data, FeatureConfig("mean-and-largest"))
+    mean = abnormal_features(net, data, FeatureConfig("deviation"))
+    assert both.layers[::2] == mean.layers
+    assert both.layers[1::2] == tuple(f"{name} (largest)" for name in mean.layers)
+    assert np.array_equal(both.values[:, ::2], mean.values)
+    if make is batch_net:
+        largest = -abnormal_features(net, data, FeatureConfig("z-score")).values
+        assert both.values[:, 1::2] == pytest.approx(-2 * np.log(largest), rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.LayerNorm(4), (2, 5, 4)),
+        (nn.LayerNorm(4), (2, 4)),
+        (nn.LayerNorm(4), (2, 3, 3, 4)),
+        (nn.LayerNorm((4, 3, 3)), (2, 4, 3, 3)),
+        (LayerNorm2d(4), (2, 4, 3, 3)),
+        (nn.GroupNorm(2, 4), (2, 4, 3, 3)),
+        (nn.RMSNorm(4), (2, 5, 4)),
+        (nn.InstanceNorm2d(4), (2, 4, 3, 3)),
+    ],
+)
+def test_a_new_norm_gives_what_is_measured(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """Scale and shift of a new layer are 1 and 0."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    found = dict(parts("it", layer, values, "deviation"))
+    expected = by_channel(layer, layer(values))
+    torch.testing.assert_close(found["it"], expected)
+    assert list(found) == (["it", "it[0]"] if shape == (2, 5, 4) else ["it"])
 
 
 def test_statistics_of_some_images_serve_all_in_one_pass() -> None:

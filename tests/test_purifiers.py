@@ -44,6 +44,7 @@ SHORT: dict[str, dict[str, Any]] = {
         "clusters": {"min_cluster_size": 5, "persistence": 1.0},
         "most_of_classes": 1.0,
     },
+    "directions": {"depth": 1.0, "significance": 0.0, "least_samples": 2, "most_of_classes": 1.0},
     "spectral_signatures": {},
     "activation_clustering": {"components": 3},
     "clip_score": {"deviations": 2.0},

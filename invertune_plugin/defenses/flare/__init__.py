@@ -11,7 +11,8 @@ from invertune_plugin.data import Items, Subset, texts_of
 from invertune_plugin.defenses.base import Purifier
 from invertune_plugin.defenses.flare.clusters import check_packages
 from invertune_plugin.defenses.flare.features import abnormal_features
-from invertune_plugin.defenses.flare.verdict import FlareConfig, check_fit, check_size, verdict
+from invertune_plugin.defenses.flare.sides import check_fit
+from invertune_plugin.defenses.flare.verdict import FlareConfig, check_size, verdict
 from invertune_plugin.defenses.purify import (
     Found,
     Purified,

@@ -24,9 +24,10 @@ from invertune_plugin.defenses.flare.norms import (
     Moments,
     MomentSums,
     Summary,
-    by_channel,
+    columns,
     eps_of,
     normalisation_layers,
+    parts,
     running_moments,
     summary,
 )
@@ -43,9 +44,12 @@ class FeatureConfig:
     Attributes:
         measure: ``log-density``, as released: the least ``log N(x; mean, std)`` over channels and
             positions, which the channels of large variance decide; ``z-score``: minus the largest
-            ``|x - mean| / std``, for which all channels count alike; or ``deviation``: minus the
+            ``|x - mean| / std``, for which all channels count alike; ``deviation``: minus the
             log of the mean of ``((x - mean) / std)^2``, which a trigger over the whole image moves
-            though no value of it is far off.
+            though no value of it is far off; or ``mean-and-largest``: this and minus the log of
+            the largest, two features a layer. For these two, in layers that keep no statistics, x
+            is what the layer makes of its input, and the first token of a sequence is measured
+            once more by itself.
         statistics_images: layers that keep no statistics (LayerNorm, GroupNorm) get theirs from so
             many images of the set, drawn at random.
         batch_size: images at a time.
@@ -72,7 +76,8 @@ class Features:
 
     Attributes:
         values: ``[N, L]``, float32 (on disk float16); lower is more unusual.
-        layers: names of the L normalisation layers, in the order in which they are called.
+        layers: names of the L features: those of the normalisation layers, in the order in which
+            they are called; ``LAYER[0]`` is the first token by itself.
         predictions: class that the model reads, ``[N]``.
         passes: forward passes over single images.
     """
@@ -111,22 +116,23 @@ def abnormal_features(
     layers = normalisation_layers(model)
     if not len(dataset):
         raise InputError("Expected images to purify, got an empty data set. Add images.")
-    moments = {name: running_moments(layer) for name, layer in layers.items()}
-    estimated = {name: MomentSums() for name, found in moments.items() if found is None}
-    order = _order(len(dataset), settings.statistics_images if estimated else 0, seed)
+    running = {name: running_moments(layer) for name, layer in layers.items()}
+    moments = {name: found for name, found in running.items() if found is not None}
+    sums: dict[str, MomentSums] = {}
+    waits = len(moments) < len(layers)
+    order = _order(len(dataset), settings.statistics_images if waits else 0, seed)
     table = _Table(len(dataset), settings)
     device = next(model.parameters()).device
     done = 0
-    with torch.no_grad(), frozen(model), _reading(layers, estimated, settings.measure) as seen:
+    with torch.no_grad(), frozen(model), _reading(layers, moments, sums, settings.measure) as seen:
         for images, _ in batches(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
             seen.clear()
             done += len(images)
-            if estimated and done >= min(settings.statistics_images, len(dataset)):
-                for name in table.waiting:
-                    moments[name] = estimated[name].moments(eps_of(layers[name]))
-                estimated.clear()
+            if sums and done >= min(settings.statistics_images, len(dataset)):
+                moments |= {name: sums[name].moments() for name in table.waiting}
+                sums.clear()
                 table.settle(moments)
             if progress is not None:
                 progress(done, len(dataset))
@@ -140,6 +146,7 @@ class _Table:
         self.count, self.config = count, config
         self.predictions = np.zeros(count, dtype=np.int64)
         self.layers: tuple[str, ...] = ()
+        self.places: dict[str, slice] = {}
         self.values = np.empty((0, 0), dtype=np.float32)
         self.waiting: dict[str, list[tuple[list[int], Summary]]] = {}
 
@@ -148,41 +155,47 @@ class _Table:
         indices: list[int],
         predictions: Tensor,
         seen: Mapping[str, Summary],
-        moments: Mapping[str, Moments | None],
+        moments: Mapping[str, Moments],
     ) -> None:
         if not self.layers:
-            self.layers = tuple(seen)
-            self.values = _allocated(self.count, len(seen), self.config.spill)
+            for part in seen:
+                names = columns(part, self.config.measure)
+                self.places[part] = slice(len(self.layers), len(self.layers) + len(names))
+                self.layers += names
+            self.values = _allocated(self.count, len(self.layers), self.config.spill)
         self.predictions[indices] = predictions.cpu().numpy()
         for name, found in seen.items():
             self.waiting.setdefault(name, []).append((indices, found))
         self.settle(moments)
 
-    def settle(self, moments: Mapping[str, Moments | None]) -> None:
+    def settle(self, moments: Mapping[str, Moments]) -> None:
         """Turn into features what waits for statistics that are known now."""
-        for name in list(self.waiting):
-            known = moments[name]
-            if known is None:
-                continue
+        for name in self.waiting.keys() & moments.keys():
             for indices, found in self.waiting.pop(name):
-                column = found.likelihood(known, self.config.measure)
-                self.values[indices, self.layers.index(name)] = column.cpu().numpy()
+                features = found.likelihood(moments[name], self.config.measure)
+                self.values[indices, self.places[name]] = features.cpu().numpy()
 
 
 @contextmanager
 def _reading(
-    layers: Mapping[str, nn.Module], sums: Mapping[str, MomentSums], measure: Measure
+    layers: Mapping[str, nn.Module],
+    moments: Mapping[str, Moments],
+    sums: dict[str, MomentSums],
+    measure: Measure,
 ) -> Iterator[dict[str, Summary]]:
-    """Record a summary of each layer's input; clear the mapping after each forward pass."""
+    """Record a summary of each layer's input; clear the mapping after each forward pass.
+
+    Values of layers whose moments are not known yet are added to the sums.
+    """
     seen: dict[str, Summary] = {}
 
     def reader(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            values = by_channel(layer, inputs[0].detach())
-            if name in sums:
-                sums[name].add(values)
-            found = summary(values, measure)
-            seen[name] = found.joined(seen[name]) if name in seen else found
+            for part, values in parts(name, layer, inputs[0].detach(), measure):
+                if part not in moments:
+                    sums.setdefault(part, MomentSums(eps_of(layer))).add(values)
+                found = summary(values, measure)
+                seen[part] = found.joined(seen[part]) if part in seen else found
 
         return read
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from invertune_plugin.defenses.flare.clusters import (
     ClusterConfig,
@@ -17,6 +15,13 @@ from invertune_plugin.defenses.flare.clusters import (
 )
 from invertune_plugin.defenses.flare.features import FeatureConfig, Features
 from invertune_plugin.defenses.flare.projection import ProjectionConfig, projected, projection_kind
+from invertune_plugin.defenses.flare.sides import (
+    discriminant_scores,
+    refined,
+    share_of_classes,
+    standardised,
+    suspicion,
+)
 from invertune_plugin.defenses.flare.subspace import SubspaceConfig, select_subspace
 from invertune_plugin.defenses.purify import Found
 from invertune_plugin.errors import InputError
@@ -36,7 +41,8 @@ class FlareConfig:
             more than this share of the classes that the model reads in it; 1 switches the check
             off, as published.
         refine: let a linear discriminant between the two sides, on all features, decide every
-            sample anew (``refined``), as clusters leave out what lies between them; not published.
+            sample anew (``refined``), as clusters leave out what lies between them, and give the
+            scores; not published.
     """
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -98,9 +104,10 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
             f"; {len(classes)} of them split by class." if classes else "."
         )
         return Found(scores, (), reason, evidence, Outcome.REJECTED)
-    poisoned = split.poisoned
+    poisoned, scores = split.poisoned, suspicion(values[:, : found.kept], split.poisoned)
     if config.refine:
         poisoned = refined(values, poisoned)
+        scores = discriminant_scores(values, poisoned)
         evidence["refined"] = len(poisoned)
     evidence |= {
         "clusters": list(split.sizes),
@@ -113,70 +120,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         f"{len(poisoned)} of {len(values)} samples stand apart in the first {found.kept} of "
         f"{layers} normalisation layers."
     )
-    scores = suspicion(values[:, : found.kept], poisoned)
     return Found(scores, poisoned.tolist(), reason, evidence)
-
-
-def refined(values: np.ndarray, poisoned: np.ndarray, rounds: int = 30) -> np.ndarray:
-    """A split decided anew by a linear discriminant, until no sample changes sides.
-
-    Args:
-        values: standardised features ``[N, L]``.
-        poisoned: indices of the poisoned side.
-        rounds: at most.
-
-    Returns:
-        Indices, sorted; those given where the side loses half of its samples or takes in half of
-        the set, for then it was no side of a discriminant.
-    """
-    side = np.isin(np.arange(len(values)), poisoned)
-    for _ in range(rounds):
-        discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        new = discriminant.fit(values, side).predict(values)
-        if not len(poisoned) / 2 < new.sum() < len(values) / 2:
-            return poisoned
-        if (new == side).all():
-            break
-        side = new
-    return np.flatnonzero(side)
-
-
-def share_of_classes(predictions: np.ndarray, chosen: np.ndarray) -> float:
-    """How much of the classes in it a part of a set holds, in (0, 1].
-
-    Mean over the chosen samples of the share of their predicted class that is chosen: 1 for whole
-    classes; below it for poison, because clean samples of the same classes are left.
-
-    Args:
-        predictions: class of all samples, ``[N]``.
-        chosen: indices, one or more.
-    """
-    count = int(predictions.max()) + 1
-    every = np.bincount(predictions, minlength=count)
-    inside = np.bincount(predictions[chosen], minlength=count)
-    return float((inside / np.maximum(every, 1))[predictions[chosen]].mean())
-
-
-def suspicion(values: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
-    """A score per sample, ``[N]``: distance from the clean median less that from the poisoned one.
-
-    Args:
-        values: standardised features ``[N, L]``.
-        poisoned: indices of the poisoned side; where empty, the distance from the set's median.
-    """
-    clean = np.ones(len(values), dtype=bool)
-    clean[poisoned] = False
-    away = np.linalg.norm(values - np.median(values[clean], axis=0), axis=1)
-    if not len(poisoned):
-        return np.asarray(away)
-    return np.asarray(away - np.linalg.norm(values - np.median(values[~clean], axis=0), axis=1))
-
-
-def standardised(values: np.ndarray) -> np.ndarray:
-    """Features ``[N, L]`` with mean 0 and deviation 1 per layer; 0 where a layer is constant."""
-    exact = values.astype(np.float64)
-    deviation = exact.std(0)
-    return np.asarray((exact - exact.mean(0)) / np.where(deviation > 0, deviation, 1.0))
 
 
 def check_size(count: int, config: FlareConfig) -> None:
@@ -192,17 +136,3 @@ def check_size(count: int, config: FlareConfig) -> None:
             f"{config.clusters.min_cluster_size}, got {count}. Lower min_cluster_size, or add "
             "samples."
         )
-
-
-def check_fit(predictions: np.ndarray, labels: Sequence[Any]) -> str | None:
-    """Why a model has not learnt a labelled set, in a sentence; None where it has or is unknown."""
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
-        return None
-    truth = np.asarray(labels)
-    right, common = float((predictions == truth).mean()), np.bincount(truth).max() / len(truth)
-    if right > common:
-        return None
-    return (
-        f"The model reads {right:.1%} of the labels, no more than naming the commonest one would "
-        f"({common:.1%}). Train it on the set first."
-    )

@@ -19,6 +19,7 @@ from invertune_plugin.defenses.purifiers.activation_clustering import (
     activation_clustering,
 )
 from invertune_plugin.defenses.purifiers.clip_score import clip_score
+from invertune_plugin.defenses.purifiers.directions import Directions, directions
 from invertune_plugin.defenses.purifiers.isolation_forest import IsolationForest, isolation_forest
 from invertune_plugin.defenses.purifiers.local_outliers import (
     LocalOutliers,
@@ -77,6 +78,7 @@ PURIFIERS: Mapping[str, PurifierKind] = MappingProxyType(
     {
         "none": PurifierKind(NoSettings, keep_all),
         "flare": PurifierKind(FlareConfig, flare, why_not=why_no_clusters),
+        "directions": PurifierKind(Directions, directions),
         "spectral_signatures": PurifierKind(SpectralSignatures, spectral_signatures, ("labels",)),
         "activation_clustering": PurifierKind(
             ActivationClustering, activation_clustering, ("labels",)

@@ -1,0 +1,165 @@
+"""Valleys drawn by hand, planted poison in many layers, and sets without any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import noise_images, toy_classifier
+
+from invertune_plugin.data import InMemory
+from invertune_plugin.defenses.flare.features import Features
+from invertune_plugin.defenses.purifiers.directions import (
+    BINS,
+    Directions,
+    directions,
+    smoothed,
+    split,
+    valley,
+)
+from invertune_plugin.errors import InputError
+from invertune_plugin.outcome import Outcome
+
+
+def mixture(small: int = 60, apart: float = 8.0, count: int = 2000, seed: int = 0) -> np.ndarray:
+    """A normal sample whose first part is moved."""
+    values = np.random.default_rng(seed).normal(size=count)
+    values[:small] += apart
+    return values
+
+
+def test_smoothed_counts_by_hand() -> None:
+    """Equal bins keep their count times 2 sqrt(pi) bandwidths; one sample weighs sqrt(2) there."""
+    even = smoothed(np.full(400, 3))
+    assert even[200] == pytest.approx(3 * BINS * 2 * np.sqrt(np.pi), rel=1e-4)
+    one = smoothed(np.eye(1, 400, 200)[0])
+    assert one[200] == one.max() == pytest.approx(np.sqrt(2), rel=1e-3)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("scale", [1e-3, 50.0])
+def test_a_valley_is_found_whatever_scale_and_sign(sign: float, scale: float) -> None:
+    found = valley(sign * scale * mixture() + 7, Directions())
+    assert found is not None
+    assert found.part.tolist() == list(range(60))
+    assert found.depth > 5
+    assert found.significance > 5
+
+
+@pytest.mark.parametrize(
+    ("values", "settings"),
+    [
+        (mixture(0), {}),
+        (mixture(60, 2.0), {}),
+        (np.exp(mixture(0)), {}),
+        (mixture(15), {}),
+        (mixture(60), {"least_samples": 80}),
+        (mixture(60), {"most_share": 0.02}),
+        (mixture(60), {"significance": 30.0}),
+        (mixture(60, 4.0), {"depth": 30.0}),
+        (np.zeros(100), {}),
+    ],
+)
+def test_what_is_no_valley(values: np.ndarray, settings: dict[str, Any]) -> None:
+    assert valley(values, Directions(**settings)) is None
+
+
+def planted(
+    poisoned: int = 60, count: int = 2000, layers: int = 8, by: float = 5.0
+) -> tuple[Features, list[int]]:
+    """Layers that hang together; poison is moved along a direction of small variance."""
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(count, 3)) @ rng.normal(size=(3, layers)) * 3
+    values += rng.normal(size=values.shape) * 0.4
+    chosen = np.sort(rng.permutation(count)[:poisoned])
+    direction = rng.normal(size=layers)
+    values[chosen] += by * direction / np.linalg.norm(direction)
+    names = tuple(f"layer{i}" for i in range(layers))
+    labels = rng.integers(0, 5, count)
+    return Features(values.astype(np.float32), names, labels, count), chosen.tolist()
+
+
+@pytest.mark.parametrize("poisoned", [30, 60, 200])
+def test_poison_that_no_single_layer_shows_is_found(poisoned: int) -> None:
+    features, chosen = planted(poisoned)
+    clean = np.delete(np.arange(2000), chosen)
+    for column in features.values.T:
+        apart = abs(column[chosen].mean() - column[clean].mean())
+        assert apart < 2 * column[clean].std(), "within the scatter of every layer"
+    found = split(features, Directions())
+    assert list(found.poisoned) == chosen
+    assert found.scores[chosen].min() > 0 > found.scores[clean].max()
+    assert found.reason == f"{poisoned} of 2000 samples stand apart in 1 direction(s)."
+
+
+def test_two_poisons_are_found_one_after_the_other() -> None:
+    features, first = planted(100)
+    rng = np.random.default_rng(5)
+    second = rng.choice(np.setdiff1d(np.arange(2000), first), 70, replace=False)
+    features.values[second] += 6 * rng.normal(size=8) / np.sqrt(8)
+    found = split(features, Directions())
+    assert set(found.poisoned) == {*first, *second.tolist()}
+    assert len(found.evidence["depths"]) == 2
+
+
+@pytest.mark.parametrize("count", [100, 1000, 20_000])
+def test_a_clean_set_is_reported_clean(count: int) -> None:
+    features, _ = planted(0, count)
+    found = split(features, Directions())
+    assert (found.poisoned, found.outcome) == ((), Outcome.REJECTED)
+    assert f"No part of the {count} samples stands apart in any direction" in found.reason
+    assert len(found.scores) == count
+
+
+def test_a_class_is_no_poison() -> None:
+    features, chosen = planted(200)
+    features.predictions[:] = 0
+    features.predictions[chosen] = 1
+    found = split(features, Directions())
+    assert (found.poisoned, found.evidence["share_of_classes"]) == ((), [1.0])
+    assert "1 of its parts are whole classes" in found.reason
+    assert split(features, Directions(most_of_classes=1.0)).poisoned == tuple(chosen)
+
+
+def test_layers_that_say_the_same_count_once() -> None:
+    features, chosen = planted()
+    twice = np.concatenate([features.values, features.values, np.zeros((2000, 1))], axis=1)
+    both = replace(features, values=twice, layers=tuple("ab" * 8 + "c"))
+    assert list(split(both, Directions()).poisoned) == chosen
+    same = replace(features, values=np.zeros((2000, 4)), layers=tuple("abcd"))
+    assert split(same, Directions()).outcome is Outcome.REJECTED
+
+
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+def test_from_images_of_a_clip(tower: str) -> None:
+    """Noise, and a tenth of white images, which every layer sees."""
+    classifier = toy_classifier(tower, layers=2)
+    for module in classifier.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean += 0.1
+    images = noise_images(300)
+    images[-30:] = 250 + images[-30:] % 4
+    found = directions(classifier, InMemory(images, [("a caption",)] * 300))
+    assert list(found.poisoned) == list(range(270, 300))
+    assert found.stages[0].passes == 300
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda: Directions(depth=0.5), "depth >= 1"),
+        (lambda: Directions(bandwidth=0), "bandwidth > 0"),
+        (lambda: Directions(most_share=0), "most_share in"),
+        (
+            lambda: directions(toy_classifier("rn"), InMemory(noise_images(30), [0] * 30)),
+            "40 samples or more for parts of 20, got 30",
+        ),
+    ],
+)
+def test_bad_input(run: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run()
