@@ -32,7 +32,7 @@ from invertune_plugin.benchmark.classifiers import (
     ClassifierTraining,
     trained_classifier,
 )
-from invertune_plugin.benchmark.detection import search_fields
+from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.models import cached_path, to_be_made
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.console import say, training_progress
@@ -151,7 +151,8 @@ class Arena:
     def measured(self, by: str, retrain: bool) -> dict[str, Any]:
         """What a purifier finds, and what training on the rest gives."""
         start = time.perf_counter()
-        found = run_purifier(by, self.model, self.train, seed=self.seed, report=say)
+        name, options = name_and_options(by)
+        found = run_purifier(name, self.model, self.train, options, self.seed, say)
         row = {"seconds": round(time.perf_counter() - start, 1), **detected(found, self.truth)}
         row |= flat(self.before, "before")
         if retrain and not found.poisoned:
@@ -269,7 +270,7 @@ def command_of(rows: Rows) -> str:
     for row in rows:
         options = ("data", "tower", "attack", "seed", "images", "epochs")
         words = [f"--{name} {row[name]}" for name in options] + ["--retrain"] * row["retrained"]
-        purifiers.setdefault(" ".join(words), []).append(f"--purifier {row['defense']}")
+        purifiers.setdefault(" ".join(words), []).append(f"--purifier '{row['defense']}'")
     commands = [
         " ".join(["python benchmarks/flare.py", options, *sorted(names)])
         for options, names in purifiers.items()

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.benchmark.bench_open import Opened, open_victim
 from invertune_plugin.benchmark.bench_recipe import CLEAN
 from invertune_plugin.benchmark.bench_training import trained_on
-from invertune_plugin.benchmark.detection import search_fields
+from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.models import benign_model
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.benchmark.victims import build_clean
@@ -70,11 +69,11 @@ def opened_victim(base: str, attack: str, seed: int) -> Opened:
 
 def searched(opened: Opened, attack: str, seed: int, purifier: str) -> dict[str, Any]:
     """Fields of a search by ``NAME`` or ``NAME {options}``."""
-    name, _, options = purifier.partition(" ")
+    name, options = name_and_options(purifier)
     trained = trained_on(opened, seed, attack != CLEAN)
     pairs = in_memory(trained.pairs)
     start = time.perf_counter()
-    found = run_purifier(name, opened.suspect, pairs, yaml.safe_load(options) or {}, seed, say)
+    found = run_purifier(name, opened.suspect, pairs, options, seed, say)
     stage = found.stages[-1]
     return {
         "pairs": len(pairs),

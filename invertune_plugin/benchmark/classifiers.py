@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
 
 from invertune_plugin.data import InMemory, to_unit
 from invertune_plugin.errors import InputError
@@ -54,6 +55,28 @@ def small_resnet18(classes: int) -> nn.Module:
     return model
 
 
+def narrow_resnet18(classes: int, width: int = 16) -> nn.Module:
+    """The same with a quarter of the channels, for two cores: 20 BatchNorm layers as well."""
+    stages: list[nn.Module] = []
+    channels = width
+    for stage in range(4):
+        wider = width * 2**stage
+        for stride in (1 if wider == channels else 2, 1):
+            shortcut = None if stride == 1 else _projection(channels, wider)
+            stages.append(BasicBlock(channels, wider, stride, shortcut))
+            channels = wider
+    stem = nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
+    return nn.Sequential(
+        stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)
+    )
+
+
+def _projection(channels: int, wider: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, wider, 1, 2, bias=False), nn.BatchNorm2d(wider))
+
+
 def small_cnn(classes: int, width: int = 16) -> nn.Module:
     """Seven convolutions with BatchNorm, for trials on one core."""
     channels = [3, width, 2 * width, 2 * width, 4 * width, 4 * width, 8 * width, 8 * width]
@@ -66,7 +89,11 @@ def small_cnn(classes: int, width: int = 16) -> nn.Module:
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
 
 
-TOWERS: Mapping[str, Callable[[int], nn.Module]] = {"resnet18": small_resnet18, "cnn": small_cnn}
+TOWERS: Mapping[str, Callable[[int], nn.Module]] = {
+    "resnet18": small_resnet18,
+    "resnet18_narrow": narrow_resnet18,
+    "cnn": small_cnn,
+}
 
 
 def trained_classifier(

@@ -1,11 +1,34 @@
-"""How well a search for poisoned items did, as fields of a result row."""
+"""Purifiers named in one word with their options, and how well a search did as fields of a row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.defenses.purify import Purified
+from invertune_plugin.errors import InputError
+
+
+def name_and_options(text: str) -> tuple[str, Mapping[str, Any]]:
+    """Both of ``NAME`` or ``NAME {OPTION: VALUE}``, the options as YAML.
+
+    Raises:
+        InputError: what follows the name is no mapping.
+    """
+    name, _, rest = text.partition(" ")
+    try:
+        options = yaml.safe_load(rest or "{}")
+    except yaml.YAMLError:
+        options = None
+    if not isinstance(options, dict):
+        raise InputError(
+            f"Expected options of {name} like {{rate: 0.05}}, got {rest!r}. Correct them, or leave "
+            "them out."
+        )
+    return name, options
 
 
 def search_fields(found: Purified, poisoned: Sequence[int]) -> dict[str, float]:
