@@ -50,6 +50,14 @@ def test_a_valley_is_found_whatever_scale_and_sign(sign: float, scale: float) ->
     assert found.significance > 5
 
 
+def test_values_that_are_far_off_are_a_part_or_nothing() -> None:
+    few, many = mixture(5, 1e12), mixture(40, 1e12)
+    assert valley(few, Directions()) is None
+    found = valley(many, Directions())
+    assert found is not None
+    assert found.part.tolist() == list(range(40))
+
+
 @pytest.mark.parametrize(
     ("values", "settings"),
     [

@@ -47,6 +47,8 @@ LEAST_VARIANCE = 1e-3
 """Of a principal component; below it is what layers say twice."""
 BINS = 12
 """Of the histogram, per bandwidth."""
+FAR = 100.0
+"""Robust deviations; what lies beyond counts as there."""
 CONTRASTS = ("exp", "logcosh")
 RANKS = (3, 4, 6, 8, 12, 16, 24, 32)
 """Principal components that are searched, beside all: among many, the analysis may miss a part."""
@@ -243,7 +245,7 @@ def valley(component: np.ndarray, config: Directions, rank: int = 1) -> Valley |
     low, middle, high = np.percentile(component, [25, 50, 75])
     if high == low:
         return None
-    centred = (component - middle) / (high - low) * 1.349
+    centred = np.clip((component - middle) / (high - low) * 1.349, -FAR, FAR)
     if ((centred - centred.mean()) ** 3).mean() < 0:
         centred = -centred
     step = config.bandwidth / BINS
