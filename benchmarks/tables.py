@@ -206,19 +206,32 @@ def victim(rows: Rows) -> str:
 
 
 def pairs() -> str:
-    """Purifiers of image-caption pairs: TPR / FPR and AUROC, one line per victim."""
-    rows = read("flare_pairs", measure="pairs")
+    """Purifiers of image-caption pairs on the victims that FLARE has read, seed 0."""
+    rows = read("flare_pairs", measure="pairs", seed=0)
     columns = sorted(
         distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
     )
     lines = []
     for recipe in distinct(rows, "recipe"):
         found = only(rows, recipe=recipe)
-        attacks = sorted(distinct(found, "attack"), key=lambda name: (name != "none", name))
-        told = crossed(found, "attack", attacks, "defense", columns, searched)
+        read_by_flare = [row for row in found if row["defense"].startswith("flare")]
+        told = crossed(found, "attack", none_first(read_by_flare), "defense", columns, searched)
         lines += [[recipe, *cells] for cells in told]
     head = [name.split(" ")[0] + (", deviation" if "deviation" in name else "") for name in columns]
     return markdown(["model", "attack", *head], lines)
+
+
+def directions() -> str:
+    """One purifier on all victims of the bench, means over seeds."""
+    rows = read("flare_pairs", measure="pairs", defense="directions")
+    recipes = distinct(rows, "recipe")
+    told = crossed(rows, "attack", none_first(rows), "recipe", recipes, searched)
+    return markdown(["attack", *recipes], told)
+
+
+def none_first(rows: Rows) -> list[str]:
+    """Attacks by name, the clean model at the top."""
+    return sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))
 
 
 def searched(rows: Rows) -> str:
@@ -272,6 +285,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
     "flare pairs": pairs,
+    "directions": directions,
     "bench": bench("demo", "none", "inver_tune", "fine_tuning", "clean_clip", "par"),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
