@@ -67,6 +67,7 @@ def main(
     tower: Annotated[str, typer.Option(help=", ".join(TOWERS))] = "resnet18",
     images: Annotated[int, typer.Option(help="Training images, drawn by the seed; 0 for all.")] = 0,
     epochs: Annotated[int, typer.Option(help="Of each training.")] = 30,
+    bfloat16: Annotated[bool, typer.Option(help="Train in bfloat16.")] = False,
     retrain: Annotated[bool, typer.Option(help="Train again on what is left.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     again: Annotated[bool, typer.Option(help="Make rows again that are there.")] = False,
@@ -76,7 +77,7 @@ def main(
     if tower not in TOWERS:
         raise InputError(f"Expected a tower among {', '.join(TOWERS)}, got {tower!r}.")
     place = pick_device(device)
-    training = ClassifierTraining(epochs=epochs)
+    training = ClassifierTraining(epochs=epochs, bfloat16=bfloat16)
     here = set() if again else {experiment(row) for row in rows_of(out)}
     names = purifier or [n for n, kind in PURIFIERS.items() if "captions" not in kind.needs]
     for number in seed:
@@ -84,7 +85,7 @@ def main(
             for name in attack or ATTACKS:
                 arena: Arena | None = None
                 for by in names:
-                    row = described(source, tower, name, by, number, images, epochs, retrain)
+                    row = described(source, tower, name, by, number, images, training, retrain)
                     if experiment(row) in here:
                         continue
                     arena = arena or Arena(source, tower, name, number, images, training, place)
@@ -235,7 +236,14 @@ def detected(found: Purified, truth: list[int]) -> dict[str, Any]:
 
 
 def described(
-    data: str, tower: str, attack: str, by: str, seed: int, images: int, epochs: int, retrain: bool
+    data: str,
+    tower: str,
+    attack: str,
+    by: str,
+    seed: int,
+    images: int,
+    training: ClassifierTraining,
+    retrain: bool,
 ) -> dict[str, Any]:
     """What a row is about."""
     return {
@@ -246,7 +254,8 @@ def described(
         "defense": by,
         "seed": seed,
         "images": images,
-        "epochs": epochs,
+        "epochs": training.epochs,
+        "bfloat16": training.bfloat16,
         "retrained": retrain,
         "poisoned_rate": 0.0 if attack == "none" else RATE,
     }
@@ -255,7 +264,7 @@ def described(
 def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row belongs to."""
     keys = ("data", "tower", "attack", "defense", "seed", "images", "epochs", "retrained")
-    return tuple(row[key] for key in keys)
+    return (*(row[key] for key in keys), row.get("bfloat16", False))
 
 
 def rows_of(out: Path) -> Rows:
@@ -267,9 +276,11 @@ def rows_of(out: Path) -> Rows:
 def command_of(rows: Rows) -> str:
     """The commands that give these rows."""
     purifiers: dict[str, list[str]] = {}
+    flags = {"bfloat16": "bfloat16", "retrain": "retrained"}
     for row in rows:
         options = ("data", "tower", "attack", "seed", "images", "epochs")
-        words = [f"--{name} {row[name]}" for name in options] + ["--retrain"] * row["retrained"]
+        words = [f"--{name} {row[name]}" for name in options]
+        words += [f"--{name}" for name in ("bfloat16", "retrain") if row.get(flags[name])]
         purifiers.setdefault(" ".join(words), []).append(f"--purifier '{row['defense']}'")
     commands = [
         " ".join(["python benchmarks/flare.py", options, *sorted(names)])

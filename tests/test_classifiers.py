@@ -76,6 +76,15 @@ def test_training_learns_and_the_seed_decides(tmp_path: Path) -> None:
         assert not torch.equal(one(pixels), other(pixels))
 
 
+def test_training_in_bfloat16_learns_too_and_leaves_float32_weights() -> None:
+    data = sides()
+    model = trained_classifier(tiny, data, ClassifierTraining(8, 16, 0.05, bfloat16=True))
+    assert clean_accuracy(model, data).value == 1.0
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    exact = trained_classifier(tiny, data, ClassifierTraining(8, 16, 0.05))
+    assert not torch.equal(next(model.parameters()), next(exact.parameters()))
+
+
 def test_a_stopped_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
     data, resume = sides(), tmp_path / "state"
 

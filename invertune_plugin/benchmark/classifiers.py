@@ -31,12 +31,15 @@ class ClassifierTraining:
         batch_size: images per step; what is left of an epoch is not used.
         learning_rate: peak of the cycle.
         weight_decay: of all weights.
+        bfloat16: compute products and convolutions in bfloat16; weights stay float32. Nearly twice
+            as fast on CPUs that know it.
     """
 
     epochs: int = 30
     batch_size: int = 128
     learning_rate: float = 0.2
     weight_decay: float = 5e-4
+    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
@@ -146,7 +149,11 @@ def trained_classifier(
             order = torch.randperm(len(dataset), generator=generator)
             for chosen in order.split(config.batch_size)[:per_epoch]:
                 images = mirrored(to_unit(dataset.images[chosen]), generator)
-                loss = F.cross_entropy(model(images.to(device)), labels[chosen].to(device))
+                with torch.autocast(
+                    torch.device(device).type, torch.bfloat16, enabled=config.bfloat16
+                ):
+                    logits = model(images.to(device))
+                loss = F.cross_entropy(logits.float(), labels[chosen].to(device))
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

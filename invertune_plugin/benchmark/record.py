@@ -8,7 +8,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from invertune_plugin.benchmark.provenance import commit, machine, versions
+from invertune_plugin.files import write_text
 from invertune_plugin.metrics import DEFINITIONS, Rate
 from invertune_plugin.retrieval import DEFINITIONS as OF_RETRIEVAL
 
@@ -41,19 +44,22 @@ def merge_rows(
 ) -> None:
     """Put rows into a result file in place of older ones of the same experiment.
 
+    Several processes may do so at once: each waits for its turn.
+
     Args:
         out: the file; made where absent.
         rows: new ones; each gets the present commit, unless it names its own.
         experiment: what a row belongs to.
         command: the command that gives all rows.
     """
-    old: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
     new = {experiment(row) for row in rows}
-    kept = [row for row in old if experiment(row) not in new]
-    every = sorted(
-        kept + [{"commit": commit(), **row} for row in rows], key=lambda row: str(experiment(row))
-    )
-    out.write_text(json.dumps(record(command(every), every), indent=1) + "\n")
+    mine = [{"commit": commit(), **row} for row in rows]
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        old: Rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+        kept = [row for row in old if experiment(row) not in new]
+        every = sorted(kept + mine, key=lambda row: str(experiment(row)))
+        text = json.dumps(record(command(every), every), indent=1) + "\n"
+        write_text(out, text, overwrite=True)
 
 
 def rate_fields(name: str, rate: Rate | None) -> dict[str, float]:

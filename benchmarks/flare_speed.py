@@ -1,0 +1,152 @@
+"""What FLARE costs: passes against the toolbox's own class, and clustering by number of samples.
+
+    python benchmarks/flare_speed.py --passes --samples 5000 --samples 10000 --samples 50000
+
+writes ``benchmarks/results/flare_speed.json``. ``--passes`` needs a clone of BackdoorBox
+(``BACKDOORBOX_HOME``) and the images of ``INVERTUNE_DATA``: its FLARE reads the set once for each
+number of dropped layers, on the same network and images as ours. Seconds are of one processor.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch.utils.data import DataLoader
+
+from invertune_plugin import load_toolbox
+from invertune_plugin.adapters.data_root import data_file
+from invertune_plugin.adapters.parquet import ParquetImages
+from invertune_plugin.benchmark.classifiers import TOWERS
+from invertune_plugin.benchmark.record import Rows, merge_rows
+from invertune_plugin.console import say
+from invertune_plugin.data import InMemory, Subset, in_memory, to_unit
+from invertune_plugin.defenses.flare.clusters import ClusterConfig, condensed_tree, stable_split
+from invertune_plugin.defenses.flare.features import abnormal_features
+from invertune_plugin.defenses.flare.projection import ProjectionConfig, projected
+
+RESULTS = Path(__file__).parent / "results" / "flare_speed.json"
+LAYERS, RATE = 20, 0.1
+
+
+def main(
+    passes: Annotated[bool, typer.Option(help="Compare with the toolbox's class.")] = False,
+    tower: Annotated[str, typer.Option(help=", ".join(TOWERS))] = "resnet18_narrow",
+    images: Annotated[int, typer.Option(help="That both read.")] = 1000,
+    samples: Annotated[list[int], typer.Option(help="To cluster; may be repeated.")] = [],  # noqa: B006
+    out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
+) -> None:
+    """Time both."""
+    torch.set_num_threads(1)
+    if passes:
+        add(out, compared(tower, images))
+    if samples:
+        clustered(2000)
+    for count in sorted(samples):
+        add(out, clustered(count))
+
+
+def add(out: Path, row: dict[str, Any]) -> None:
+    """Put a row into the result file and tell it."""
+    merge_rows(out, [row], experiment, command_of)
+    say(", ".join(f"{key} {value}" for key, value in row.items()))
+
+
+def compared(tower: str, count: int) -> dict[str, Any]:
+    """Features for every number of dropped layers: the toolbox's passes against our one."""
+    source = ParquetImages(data_file("cifar10-train.parquet"), 32)
+    chosen = in_memory(Subset(source, list(range(count))))
+    model = TOWERS[tower](10)
+    with torch.no_grad():
+        model.train()(to_unit(chosen.images[:256]))
+    model.eval()
+    theirs = load_toolbox().FLARE(model)
+    theirs.train_loader = DataLoader(Pixels(chosen), 128)
+    layers = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    ours, own = seconds_of(lambda: abnormal_features(model, chosen).values)
+    toolbox, read = seconds_of(lambda: [theirs.get_likehood(k) for k in range(layers)])
+    same = np.abs(read[0].numpy() - own[:, : read[0].shape[1]]).max()
+    return {
+        "measure": "passes",
+        "tower": tower,
+        "images": count,
+        "layers": layers,
+        "seconds": ours,
+        "seconds_toolbox": toolbox,
+        "ratio": round(toolbox / ours, 1),
+        "largest_difference": round(float(same), 6),
+    }
+
+
+class Pixels(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Images in [0, 1] with labels, as the toolbox's loader wants them."""
+
+    def __init__(self, images: InMemory[int]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = self.images[index]
+        return to_unit(image), label
+
+
+def clustered(count: int) -> dict[str, Any]:
+    """One subspace of features whose poisoned tenth is less likely in all layers."""
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(count, LAYERS)).astype(np.float32)
+    values[: int(RATE * count)] -= 4
+    before = peak_bytes()
+    by_umap, places = seconds_of(lambda: projected(values, ProjectionConfig()))
+    by_tree, tree = seconds_of(lambda: condensed_tree(places, ClusterConfig().min_cluster_size))
+    split = stable_split(tree, ClusterConfig())
+    return {
+        "measure": "clustering",
+        "samples": count,
+        "layers": LAYERS,
+        "seconds": round(by_umap + by_tree, 2),
+        "seconds_projection": by_umap,
+        "seconds_tree": by_tree,
+        "found": 0 if split is None else len(split.poisoned),
+        "bytes_per_value": round((peak_bytes() - before) / (count * LAYERS)),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that the process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds, and what came out."""
+    start = time.process_time()
+    found = work()
+    return round(time.process_time() - start, 2), found
+
+
+def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a row belongs to."""
+    return row["measure"], row.get("tower", ""), row.get("samples", 0)
+
+
+def command_of(rows: Rows) -> str:
+    """The commands that give these rows."""
+    samples = [f"--samples {row['samples']}" for row in rows if row["measure"] == "clustering"]
+    commands = [
+        f"--passes --tower {row['tower']} --images {row['images']}"
+        for row in rows
+        if row["measure"] == "passes"
+    ]
+    commands += [" ".join(samples)] * bool(samples)
+    return " && ".join(f"python benchmarks/flare_speed.py {options}" for options in commands)
+
+
+if __name__ == "__main__":
+    typer.run(main)
