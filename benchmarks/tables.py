@@ -7,18 +7,15 @@ rewrites what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` in RE
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+
+from flare_tables import directions, labelled, pairs
+from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
 MARKED = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-
-Row = dict[str, Any]
-Rows = list[Row]
 
 
 def main() -> None:
@@ -108,21 +105,6 @@ def grid(*recipes: str) -> Callable[[], str]:
     return made
 
 
-def crossed(
-    rows: Rows,
-    line: str,
-    lines: Sequence[str],
-    column: str,
-    columns: Sequence[str],
-    told: Callable[[Rows], str],
-) -> list[list[str]]:
-    """Lines of a table: a name, then what is told of its rows in each column."""
-    return [
-        [name, *(told(only(rows, **{line: name, column: other})) for other in columns)]
-        for name in lines
-    ]
-
-
 def bench(base: str, *defenses: str) -> Callable[[], str]:
     """Table of a grid of ``invertune bench``: CA / ASR afterwards, ASR after benign steps."""
 
@@ -205,85 +187,12 @@ def victim(rows: Rows) -> str:
     )
 
 
-def pairs() -> str:
-    """Purifiers of image-caption pairs on the victims that FLARE has read, seed 0."""
-    rows = read("flare_pairs", measure="pairs", seed=0)
-    columns = sorted(
-        distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
-    )
-    lines = []
-    for recipe in distinct(rows, "recipe"):
-        found = only(rows, recipe=recipe)
-        read_by_flare = [row for row in found if row["defense"].startswith("flare")]
-        told = crossed(found, "attack", none_first(read_by_flare), "defense", columns, searched)
-        lines += [[recipe, *cells] for cells in told]
-    head = [name.split(" ")[0] + (", deviation" if "deviation" in name else "") for name in columns]
-    return markdown(["model", "attack", *head], lines)
-
-
-def directions() -> str:
-    """One purifier on all victims of the bench, means over seeds."""
-    rows = read("flare_pairs", measure="pairs", defense="directions")
-    recipes = distinct(rows, "recipe")
-    told = crossed(rows, "attack", none_first(rows), "recipe", recipes, searched)
-    return markdown(["attack", *recipes], told)
-
-
-def none_first(rows: Rows) -> list[str]:
-    """Attacks by name, the clean model at the top."""
-    return sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))
-
-
-def searched(rows: Rows) -> str:
-    """What a search found; on clean data there are false alarms only."""
-    if not rows:
-        return "not run"
-    fpr = mean(rows, "fpr")
-    if any("tpr" not in row for row in rows):
-        return f"FPR {fpr}"
-    return f"{mean(rows, 'tpr')} / {fpr} ({sum(row['auroc'] for row in rows) / len(rows):.3f})"
-
-
-def read(result: str, **wanted: Any) -> Rows:
-    """Rows of a result file that have these values."""
-    rows: Rows = json.loads((RESULTS / f"{result}.json").read_text(encoding="utf-8"))["rows"]
-    return only(rows, **wanted)
-
-
-def only(rows: Rows, **wanted: Any) -> Rows:
-    """Rows that have these values."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-
-
-def distinct(rows: Rows, key: str) -> list[str]:
-    """Values of a key in the order in which they come up."""
-    return list(dict.fromkeys(row[key] for row in rows))
-
-
-def mean(rows: Rows, key: str) -> str:
-    """Mean of a rate over rows, in percent."""
-    return f"{100 * sum(row[key] for row in rows) / len(rows):.1f}"
-
-
-def spread(rows: Rows, key: str) -> str:
-    """Mean of a rate over rows and its least and largest value, in percent."""
-    values = [row[key] for row in rows if key in row]
-    if not values:
-        return ""
-    told = mean([row for row in rows if key in row], key)
-    low, high = 100 * min(values), 100 * max(values)
-    return told if high - low < 0.05 else f"{told} ({low:.1f}–{high:.1f})"
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    every = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(parts) + " |" for parts in every)
-
-
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
+    "flare": labelled(
+        "resnet18_narrow", "flare", "directions", "spectral_signatures", "activation_clustering"
+    ),
     "flare pairs": pairs,
     "directions": directions,
     "bench": bench("demo", "none", "inver_tune", "fine_tuning", "clean_clip", "par"),

@@ -1,4 +1,4 @@
-"""Result files: rows of one experiment are replaced together, others stay, also at the same time."""
+"""Result files: rows of one experiment are replaced together, also where several write at once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""Tables of purifiers: sets of labelled images, and the pairs of CLIP victims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
+
+
+def labelled(tower: str, *purifiers: str) -> Callable[[], str]:
+    """Table of purifiers of labelled sets: a line per data set and attack, means over seeds."""
+
+    def made() -> str:
+        rows = read("flare", measure="purify", tower=tower)
+        lines = []
+        for data in distinct(rows, "data"):
+            found = only(rows, data=data)
+            told = crossed(found, "attack", none_first(found), "defense", purifiers, searched)
+            for name, *cells in told:
+                same = only(found, attack=name)
+                lines.append([data, name, victim(same), *cells, retrained(same, purifiers)])
+        head = ["data", "attack", "CA / ASR", *(short(name) for name in purifiers)]
+        return markdown([*head, f"trained on what {short(purifiers[0])} keeps"], lines)
+
+    return made
+
+
+def victim(rows: Rows) -> str:
+    """CA and ASR of the classifiers that were searched, one for each seed."""
+    seeds = list({row["seed"]: row for row in rows}.values())
+    told = [spread(seeds, "ca_before"), spread(seeds, "asr_before")]
+    return " / ".join(filter(None, told))
+
+
+def retrained(rows: Rows, purifiers: Sequence[str]) -> str:
+    """CA and ASR after training on what the first purifier keeps."""
+    again = [row for row in only(rows, defense=purifiers[0]) if "ca_after" in row]
+    if not again:
+        return "not run"
+    return " / ".join(filter(None, [spread(again, "ca_after"), spread(again, "asr_after")]))
+
+
+def short(name: str) -> str:
+    """The name of a purifier without its options but for the measure."""
+    return name.split(" ", maxsplit=1)[0] + (", deviation" if "deviation" in name else "")
+
+
+def pairs() -> str:
+    """Purifiers of image-caption pairs on the victims that FLARE has read, seed 0."""
+    rows = read("flare_pairs", measure="pairs", seed=0)
+    columns = sorted(
+        distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
+    )
+    lines = []
+    for recipe in distinct(rows, "recipe"):
+        found = only(rows, recipe=recipe)
+        read_by_flare = [row for row in found if row["defense"].startswith("flare")]
+        told = crossed(found, "attack", none_first(read_by_flare), "defense", columns, searched)
+        lines += [[recipe, *cells] for cells in told]
+    return markdown(["model", "attack", *(short(name) for name in columns)], lines)
+
+
+def directions() -> str:
+    """One purifier on all victims of the bench, means over seeds."""
+    rows = read("flare_pairs", measure="pairs", defense="directions")
+    recipes = distinct(rows, "recipe")
+    told = crossed(rows, "attack", none_first(rows), "recipe", recipes, searched)
+    return markdown(["attack", *recipes], told)
+
+
+def none_first(rows: Rows) -> list[str]:
+    """Attacks by name, the clean model at the top."""
+    return sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))
+
+
+def searched(rows: Rows) -> str:
+    """What a search found; on clean data there are false alarms only."""
+    if not rows:
+        return "not run"
+    fpr = mean(rows, "fpr")
+    if any("tpr" not in row for row in rows):
+        return f"FPR {fpr}"
+    return f"{mean(rows, 'tpr')} / {fpr} ({sum(row['auroc'] for row in rows) / len(rows):.3f})"
