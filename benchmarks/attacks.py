@@ -85,11 +85,19 @@ def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def command_of(rows: Rows) -> str:
-    """The command that gives these rows."""
-    recipes = sorted({row["recipe"] for row in rows})
-    seeds = sorted({row["seed"] for row in rows})
-    options = [f"--on {name}" for name in recipes] + [f"--seed {number}" for number in seeds]
-    return " ".join(["python benchmarks/attacks.py", *options])
+    """The commands that give these rows: recipes with the same seeds go together."""
+    recipes: dict[tuple[int, ...], list[str]] = {}
+    for name in sorted({row["recipe"] for row in rows}):
+        seeds = sorted({row["seed"] for row in rows if row["recipe"] == name})
+        recipes.setdefault(tuple(seeds), []).append(name)
+    return " && ".join(
+        " ".join(
+            ["python benchmarks/attacks.py"]
+            + [f"--on {name}" for name in names]
+            + [f"--seed {number}" for number in seeds]
+        )
+        for seeds, names in recipes.items()
+    )
 
 
 if __name__ == "__main__":
