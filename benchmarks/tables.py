@@ -8,10 +8,10 @@ rewrites what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` in RE
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flare_tables import directions, labelled, pairs
+from flare_tables import directions, labelled, none_first, pairs
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -105,12 +105,18 @@ def grid(*recipes: str) -> Callable[[], str]:
     return made
 
 
-def bench(base: str, *defenses: str) -> Callable[[], str]:
-    """Table of a grid of ``invertune bench``: CA / ASR afterwards, ASR after benign steps."""
+def bench(base: str, *defenses: str, attacks: Sequence[str] = ()) -> Callable[[], str]:
+    """Table of a grid of ``invertune bench``: CA / ASR afterwards, ASR after benign steps.
+
+    Args:
+        base: recipe of the models.
+        defenses: columns.
+        attacks: lines; all that are there where none are named.
+    """
 
     def made() -> str:
         rows = read("grid", kind="repair", base=base)
-        lines = sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))
+        lines = attacks or none_first(rows)
         cells = crossed(rows, "attack", lines, "defense", defenses, after)
         return markdown(["attack", *defenses], cells)
 
@@ -187,6 +193,7 @@ def victim(rows: Rows) -> str:
     )
 
 
+REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
@@ -195,7 +202,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     ),
     "flare pairs": pairs,
     "directions": directions,
-    "bench": bench("demo", "none", "inver_tune", "fine_tuning", "clean_clip", "par"),
+    "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
+    "bench demo": bench("demo", "none", "inver_tune"),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),

@@ -13,14 +13,9 @@ from toys import noise_images, toy_classifier
 
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
-from invertune_plugin.defenses.purifiers.directions import (
-    BINS,
-    Directions,
-    directions,
-    smoothed,
-    split,
-    valley,
-)
+from invertune_plugin.defenses.purifiers.class_parts import inside
+from invertune_plugin.defenses.purifiers.directions import Directions, directions, split
+from invertune_plugin.defenses.purifiers.valleys import BINS, smoothed, valley
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
@@ -133,6 +128,47 @@ def test_a_class_is_no_poison() -> None:
     assert split(features, Directions(most_of_classes=1.0)).poisoned == tuple(chosen)
 
 
+def within_a_class(by: float = 2.5) -> tuple[Features, list[int]]:
+    """Poison that the scatter of the whole set hides, all of it read as class 3."""
+    features, chosen = planted(150, 5000, by=by)
+    features.predictions[chosen] = 3
+    return features, chosen
+
+
+def test_poison_that_the_whole_set_hides_is_found_in_its_class() -> None:
+    features, chosen = within_a_class()
+    assert split(features, Directions(by_class=False)).poisoned == ()
+    found = split(features, Directions())
+    assert found.evidence["classes"] == [3]
+    poisoned = set(found.poisoned)
+    assert len(poisoned & set(chosen)) > 0.9 * len(chosen)
+    assert len(poisoned - set(chosen)) < 0.1 * len(chosen)
+    assert (features.predictions[list(poisoned)] == 3).all()
+
+
+def test_what_several_classes_have_is_an_attribute() -> None:
+    features, _ = within_a_class()
+    features.predictions[features.predictions == 3] = np.arange(5000)[features.predictions == 3] % 5
+    found = split(features, Directions())
+    assert (found.poisoned, found.outcome) == ((), Outcome.REJECTED)
+
+
+def test_a_part_of_a_class_by_hand() -> None:
+    """Classes of 400; of class 0 a quarter lies apart, of class 1 a few samples."""
+    component = np.random.default_rng(0).normal(size=800)
+    component[:100] += 9
+    component[400:404] += 9
+    predictions = np.repeat([0, 1], 400)
+    found = inside(component, predictions, 0, Directions())
+    assert found is not None
+    assert (found.valley.part.tolist(), found.label) == (list(range(100)), 0)
+    assert found.elsewhere == pytest.approx((4 / 400) / (100 / 400))
+    assert inside(component, predictions, 1, Directions()) is None
+    mirrored = inside(-component, predictions, 0, Directions())
+    assert mirrored is not None
+    assert mirrored.elsewhere == found.elsewhere
+
+
 def test_layers_that_say_the_same_count_once() -> None:
     features, chosen = planted()
     twice = np.concatenate([features.values, features.values, np.zeros((2000, 1))], axis=1)
@@ -162,6 +198,8 @@ def test_from_images_of_a_clip(tower: str) -> None:
         (lambda: Directions(depth=0.5), "depth >= 1"),
         (lambda: Directions(bandwidth=0), "bandwidth > 0"),
         (lambda: Directions(most_share=0), "most_share in"),
+        (lambda: Directions(most_of_classes=2), "most_of_classes in"),
+        (lambda: Directions(most_elsewhere=1), "most_elsewhere from 0"),
         (
             lambda: directions(toy_classifier("rn"), InMemory(noise_images(30), [0] * 30)),
             "40 samples or more for parts of 20, got 30",
