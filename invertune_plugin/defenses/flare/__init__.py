@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from invertune_plugin.data import Items, Subset, texts_of
+from invertune_plugin.data import Items, Subset
 from invertune_plugin.defenses.base import Purifier
 from invertune_plugin.defenses.flare.clusters import check_packages
-from invertune_plugin.defenses.flare.features import abnormal_features
-from invertune_plugin.defenses.flare.sides import check_fit
+from invertune_plugin.defenses.flare.reading import read_and_judged
 from invertune_plugin.defenses.flare.verdict import FlareConfig, check_size, verdict
-from invertune_plugin.defenses.purify import (
-    Found,
-    Purified,
-    Report,
-    check_items,
-    timed_search,
-    told_progress,
-)
-from invertune_plugin.outcome import Outcome
+from invertune_plugin.defenses.purify import Purified, Report, check_items
 
 __all__ = ["FLARE", "FlareConfig", "flare"]
 
@@ -51,17 +41,15 @@ def flare(
     check_items("flare", dataset, ())
     check_size(len(dataset), settings)
     check_packages()
-
-    def search(say: Report) -> Found:
-        features = abnormal_features(
-            model, dataset, settings.features, seed, told_progress("flare", say)
-        )
-        unfit = check_fit(features.predictions, texts_of(dataset))
-        if unfit is not None:
-            return Found(np.zeros(len(dataset)), (), unfit, outcome=Outcome.FAILED)
-        return verdict(features, settings, seed)
-
-    return timed_search("flare", model, seed, report, search)
+    return read_and_judged(
+        "flare",
+        model,
+        dataset,
+        settings.features,
+        seed,
+        report,
+        lambda features: verdict(features, settings, seed),
+    )
 
 
 class FLARE(Purifier):

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from invertune_plugin.data import Items, texts_of
-from invertune_plugin.defenses.flare.features import FeatureConfig, Features, abnormal_features
+from invertune_plugin.data import Items
+from invertune_plugin.defenses.flare.features import FeatureConfig, Features
+from invertune_plugin.defenses.flare.reading import read_and_judged
 from invertune_plugin.defenses.flare.sides import (
-    check_fit,
     discriminant_scores,
     refined,
     share_of_classes,
@@ -31,14 +31,7 @@ from invertune_plugin.defenses.flare.sides import (
 from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
 from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
-from invertune_plugin.defenses.purify import (
-    Found,
-    Purified,
-    Report,
-    check_items,
-    timed_search,
-    told_progress,
-)
+from invertune_plugin.defenses.purify import Found, Purified, Report, check_items
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
@@ -95,16 +88,15 @@ def directions(
             f"{settings.least_samples}, got {len(dataset)}. Lower least_samples, or add samples."
         )
 
-    def search(say: Report) -> Found:
-        features = abnormal_features(
-            model, dataset, settings.features, seed, told_progress("directions", say)
-        )
-        unfit = check_fit(features.predictions, texts_of(dataset))
-        if unfit is not None:
-            return Found(np.zeros(len(dataset)), (), unfit, outcome=Outcome.FAILED)
-        return split(features, settings, seed)
-
-    return timed_search("directions", model, seed, report, search)
+    return read_and_judged(
+        "directions",
+        model,
+        dataset,
+        settings.features,
+        seed,
+        report,
+        lambda features: split(features, settings, seed),
+    )
 
 
 def split(features: Features, config: Directions, seed: int = 0) -> Found:
