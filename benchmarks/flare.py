@@ -276,11 +276,11 @@ def rows_of(out: Path) -> Rows:
 def command_of(rows: Rows) -> str:
     """The commands that give these rows."""
     purifiers: dict[str, list[str]] = {}
-    flags = {"bfloat16": "bfloat16", "retrain": "retrained"}
+    flags = (("bfloat16", "bfloat16"), ("retrain", "retrained"))
     for row in rows:
         options = ("data", "tower", "attack", "seed", "images", "epochs")
         words = [f"--{name} {row[name]}" for name in options]
-        words += [f"--{name}" for name in ("bfloat16", "retrain") if row.get(flags[name])]
+        words += [f"--{name}" for name, field in flags if row.get(field)]
         purifiers.setdefault(" ".join(words), []).append(f"--purifier '{row['defense']}'")
     commands = [
         " ".join(["python benchmarks/flare.py", options, *sorted(names)])

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from invertune_plugin import load_toolbox
 from invertune_plugin.adapters.data_root import data_file
@@ -26,9 +26,10 @@ from invertune_plugin.adapters.parquet import ParquetImages
 from invertune_plugin.benchmark.classifiers import TOWERS
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.console import say
-from invertune_plugin.data import InMemory, Subset, in_memory, to_unit
+from invertune_plugin.data import Subset, in_memory, to_unit
 from invertune_plugin.defenses.flare.clusters import ClusterConfig, condensed_tree, stable_split
 from invertune_plugin.defenses.flare.features import abnormal_features
+from invertune_plugin.defenses.flare.norms import normalisation_layers
 from invertune_plugin.defenses.flare.projection import ProjectionConfig, projected
 
 RESULTS = Path(__file__).parent / "results" / "flare_speed.json"
@@ -67,8 +68,9 @@ def compared(tower: str, count: int) -> dict[str, Any]:
         model.train()(to_unit(chosen.images[:256]))
     model.eval()
     theirs = load_toolbox().FLARE(model)
-    theirs.train_loader = DataLoader(Pixels(chosen), 128)
-    layers = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    labels = torch.tensor(list(chosen.texts))
+    theirs.train_loader = DataLoader(TensorDataset(to_unit(chosen.images), labels), 128)
+    layers = len(normalisation_layers(model))
     ours, own = seconds_of(lambda: abnormal_features(model, chosen).values)
     toolbox, read = seconds_of(lambda: [theirs.get_likehood(k) for k in range(layers)])
     same = np.abs(read[0].numpy() - own[:, : read[0].shape[1]]).max()
@@ -82,20 +84,6 @@ def compared(tower: str, count: int) -> dict[str, Any]:
         "ratio": round(toolbox / ours, 1),
         "largest_difference": round(float(same), 6),
     }
-
-
-class Pixels(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """Images in [0, 1] with labels, as the toolbox's loader wants them."""
-
-    def __init__(self, images: InMemory[int]) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image, label = self.images[index]
-        return to_unit(image), label
 
 
 def clustered(count: int) -> dict[str, Any]:

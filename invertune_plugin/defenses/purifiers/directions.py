@@ -112,6 +112,8 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
     values, views = standardised(features.values), views_of(features.layers)
     rest, sides, valleys, shares = np.arange(len(values)), [], [], []
     for _ in range(MOST_PARTS):
+        if len(rest) < 2 * config.least_samples:
+            break
         predictions = features.predictions[rest]
         components = all_components(values[rest], views, seed)
         found = deepest_valley(components, config)
