@@ -13,8 +13,10 @@ from toys import noise_images, toy_classifier
 
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
+from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import inside
 from invertune_plugin.defenses.purifiers.directions import Directions, directions, split
+from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
 from invertune_plugin.defenses.purifiers.valleys import BINS, smoothed, valley
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
@@ -151,6 +153,50 @@ def test_what_several_classes_have_is_an_attribute() -> None:
     features.predictions[features.predictions == 3] = np.arange(5000)[features.predictions == 3] % 5
     found = split(features, Directions())
     assert (found.poisoned, found.outcome) == ((), Outcome.REJECTED)
+
+
+def half_poison(share: float = 0.5, by: float = 1.2) -> tuple[Features, list[int]]:
+    """Five classes that lie apart, and poison of such a share of class 3, faint in 24 layers."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 5, 3000)
+    values = rng.normal(size=(3000, 24)) + rng.normal(size=(5, 24))[labels]
+    clean = int((labels == 3).sum())
+    count = round(clean * share / (1 - share))
+    poison = rng.normal(size=(count, 24)) + values[labels == 3].mean(0)
+    poison += by * np.sign(values[labels == 3].mean(0) - values[labels != 3].mean(0))
+    names = tuple(f"layer{i}" for i in range(24))
+    both = np.concatenate([values, poison]).astype(np.float32)
+    predictions = np.concatenate([labels, np.full(count, 3)])
+    return Features(both, names, predictions, len(both)), list(range(3000, 3000 + count))
+
+
+@pytest.mark.parametrize("share", [0.4, 0.5, 0.6])
+def test_poison_that_is_half_of_its_class_is_found_on_the_right_side(share: float) -> None:
+    features, chosen = half_poison(share)
+    found = split(features, Directions())
+    poisoned = set(found.poisoned)
+    assert found.evidence["classes"] == [3]
+    assert len(poisoned & set(chosen)) > 0.97 * len(chosen)
+    assert len(poisoned - set(chosen)) < 0.01 * 3000
+
+
+def test_halves_that_every_class_has_are_an_attribute() -> None:
+    """The same shift in half of every class, as a background would give."""
+    features, chosen = half_poison()
+    clean = np.delete(np.arange(len(features.values)), chosen)
+    values, labels = features.values[clean], features.predictions[clean]
+    values[::2] += 1.2
+    values = standardised(values)
+    assert [one.label for one in halves(values, labels, Directions())], "they have valleys"
+    assert half_of_a_class(values, labels, Directions(), 0.03) is None
+    assert half_of_a_class(values, np.zeros_like(labels), Directions(), 0.03) is None
+
+
+def test_classes_without_halves_are_left_alone() -> None:
+    features, chosen = half_poison()
+    clean = np.delete(np.arange(len(features.values)), chosen)
+    values, labels = features.values[clean], features.predictions[clean]
+    assert list(halves(standardised(values), labels, Directions())) == []
 
 
 def test_a_part_of_a_class_by_hand() -> None:

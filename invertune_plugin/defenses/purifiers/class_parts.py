@@ -63,30 +63,33 @@ def part_of_a_class(
         config: what counts as a valley; ``most_share`` is of whole sets and means nothing here.
         most_elsewhere: largest ``elsewhere`` of a part.
     """
-    shallow = replace(
-        config,
-        depth=min(config.depth, SHALLOW_DEPTH),
-        significance=min(config.significance, SHALLOW_SIGNIFICANCE),
-        most_share=MOST_OF_CLASS,
-    )
+    least = shallow(config, MOST_OF_CLASS)
     counts = np.bincount(predictions)
     classes = np.flatnonzero(counts >= LEAST_CLASS * config.least_samples)
     candidates = [
         part
         for rank, component in components
         for label in classes
-        if (part := inside(component, predictions, int(label), shallow, rank)) is not None
+        if (part := inside(component, predictions, int(label), least, rank)) is not None
         and part.elsewhere <= NEAR
     ]
     found = [
         part
         for candidate in distinct(candidates, CANDIDATES)
-        for part in (candidate, sharpened(candidate, values, predictions, shallow))
-        if part.valley.depth >= config.depth
-        and part.valley.significance >= config.significance
-        and part.elsewhere <= most_elsewhere
+        for part in (candidate, sharpened(candidate, values, predictions, least))
+        if part.valley.counts(config) and part.elsewhere <= most_elsewhere
     ]
     return max((part.valley for part in found), key=lambda one: one.significance, default=None)
+
+
+def shallow(config: ValleyConfig, most_share: float) -> ValleyConfig:
+    """What may become a valley, of so much of a class at most."""
+    return replace(
+        config,
+        depth=min(config.depth, SHALLOW_DEPTH),
+        significance=min(config.significance, SHALLOW_SIGNIFICANCE),
+        most_share=most_share,
+    )
 
 
 def inside(

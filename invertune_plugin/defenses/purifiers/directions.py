@@ -11,7 +11,7 @@ measured beside FLARE in docs/flare.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from invertune_plugin.defenses.flare.sides import (
 )
 from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
+from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
 from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items
 from invertune_plugin.errors import InputError
@@ -117,8 +118,9 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
         predictions = features.predictions[rest]
         components = all_components(values[rest], views, seed)
         found = deepest_valley(components, config)
-        if found is None and config.by_class:
-            found = part_of_a_class(
+        if config.by_class:
+            half = half_of_a_class(values[rest], predictions, config, config.most_elsewhere, seed)
+            found = most_significant([found, half]) or part_of_a_class(
                 values[rest], predictions, components, config, config.most_elsewhere
             )
         if found is None:
@@ -162,5 +164,9 @@ def deepest_valley(
         components: ``[N]`` each, with the rank among which it was found.
         config: what counts as a valley.
     """
-    found = [valley(component, config, rank) for rank, component in components]
-    return max(filter(None, found), key=lambda one: one.significance, default=None)
+    return most_significant(valley(component, config, rank) for rank, component in components)
+
+
+def most_significant(valleys: Iterable[Valley | None]) -> Valley | None:
+    """That of the largest significance; None where there is none."""
+    return max(filter(None, valleys), key=lambda one: one.significance, default=None)

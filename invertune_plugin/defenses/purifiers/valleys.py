@@ -63,6 +63,10 @@ class Valley:
     rank: int = 1
     label: int | None = None
 
+    def counts(self, config: ValleyConfig) -> bool:
+        """Whether it is deep and significant enough."""
+        return self.depth >= config.depth and self.significance >= config.significance
+
 
 def valley(component: np.ndarray, config: ValleyConfig, rank: int = 1) -> Valley | None:
     """The most significant valley on the side of the longer tail; None where there is none.

@@ -1,0 +1,163 @@
+"""Two Gaussians in a class: poison that is as much as half of what a model reads as its target.
+
+Such a class has no small part, and no independent component of the set need show a valley there. A
+mixture of two Gaussians with one covariance tells the halves apart, and the discriminant between
+them shows the valley. The half that lies farther from the other classes is the poison. Not
+published; measured in docs/flare.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from invertune_plugin.defenses.flare.sides import discriminant_scores, standardised
+from invertune_plugin.defenses.purifiers.class_parts import (
+    LEAST_CLASS,
+    ROUNDS,
+    SAME,
+    ClassPart,
+    shallow,
+)
+from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
+
+RANKS = (6, 12, 24)
+"""Principal components of a class that a mixture is fitted to; one that is enough is not known."""
+STARTS = 3
+"""Of each mixture."""
+SURE = 1.2
+"""Least significance of the valley between a half and all other samples, as a multiple."""
+MOST_OF_CLASS = 0.65
+"""Largest share of its class that a half may be."""
+
+
+def half_of_a_class(
+    values: np.ndarray,
+    predictions: np.ndarray,
+    config: ValleyConfig,
+    most_elsewhere: float,
+    seed: int = 0,
+) -> Valley | None:
+    """The most significant half of one class that other classes have not; None without one.
+
+    Its valley is that of the discriminant within the class. That between it and all other samples
+    must show one, too, and tells how many of them lie beyond it.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        config: what counts as a valley; ``most_share`` is of whole sets and means nothing here.
+        most_elsewhere: largest share of the other classes beyond, over that of its own.
+        seed: of the mixtures.
+    """
+    found = [
+        half
+        for half in halves(values, predictions, config, seed)
+        if (part := against_all(half, values, predictions, config)) is not None
+        and part.valley.significance >= SURE * config.significance
+        and part.elsewhere <= most_elsewhere
+    ]
+    return max(found, key=lambda one: one.significance, default=None)
+
+
+def halves(
+    values: np.ndarray, predictions: np.ndarray, config: ValleyConfig, seed: int = 0
+) -> Iterator[Valley]:
+    """The odd half of each class whose halves have a valley between them; of several ranks."""
+    labels, places, counts = np.unique(predictions, return_inverse=True, return_counts=True)
+    if len(labels) < 2:
+        return
+    means = np.stack([values[predictions == label].mean(0) for label in labels])
+    precision = LedoitWolf().fit(values - means[places]).precision_
+    least = shallow(config, MOST_OF_CLASS)
+    for place in np.flatnonzero(counts >= LEAST_CLASS * config.least_samples):
+        mine, others = np.flatnonzero(places == place), np.delete(means, place, axis=0)
+        for rank in RANKS:
+            found = settled(values[mine], lighter_half(values[mine], rank, seed), least)
+            if found is not None and found.counts(config):
+                side = odd_side(values[mine], found.part, others, precision)
+                yield replace(found, part=mine[side], rank=rank, label=int(labels[place]))
+
+
+def lighter_half(values: np.ndarray, rank: int, seed: int = 0) -> np.ndarray:
+    """Indices of the lighter one of two Gaussians in the first principal components ``[N, L]``.
+
+    None of equal samples.
+    """
+    within = standardised(values)
+    if not within.any():
+        return np.empty(0, dtype=np.int64)
+    white = PCA(min(rank, *within.shape), whiten=True, random_state=seed).fit_transform(within)
+    mixture = GaussianMixture(2, covariance_type="tied", n_init=STARTS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        chosen = mixture.fit_predict(white)
+    return np.flatnonzero(chosen == mixture.weights_.argmin())
+
+
+def settled(values: np.ndarray, part: np.ndarray, config: ValleyConfig) -> Valley | None:
+    """The valley between a part and the rest, both decided anew until they stay; None without."""
+    found = None
+    for _ in range(ROUNDS):
+        if not 0 < len(part) < len(values):
+            return None
+        found = valley(discriminant_scores(values, part), config)
+        if found is None or np.array_equal(found.part, part):
+            break
+        part = found.part
+    return found
+
+
+def against_all(
+    half: Valley, values: np.ndarray, predictions: np.ndarray, config: ValleyConfig
+) -> ClassPart | None:
+    """A half decided anew by the discriminant between it and all other samples.
+
+    None where that shows no valley in its class, or makes another part of it.
+    """
+    label, part = int(predictions[half.part[0]]), half.part
+    mine, rest = np.flatnonzero(predictions == label), predictions != label
+    for _ in range(ROUNDS):
+        scores = discriminant_scores(values, part)
+        found = valley(scores[mine], shallow(config, MOST_OF_CLASS), half.rank)
+        if found is None:
+            break
+        before, part = part, mine[upper_side(scores[mine], found.part)]
+        if np.array_equal(before, part):
+            break
+    if found is None or np.isin(part, half.part).mean() < SAME:
+        return None
+    beyond = float((scores[rest] >= scores[part].min()).mean())
+    return ClassPart(replace(found, part=part), label, beyond / (len(part) / len(mine)))
+
+
+def upper_side(scores: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """The part or its rest, as sorted indices: what has the higher scores ``[N]``."""
+    rest = np.setdiff1d(np.arange(len(scores)), part)
+    return part if scores[part].min() > scores[rest].max() else rest
+
+
+def odd_side(
+    values: np.ndarray, part: np.ndarray, others: np.ndarray, precision: np.ndarray
+) -> np.ndarray:
+    """The part of a class or its rest: what is farther from the mean of the other classes.
+
+    Args:
+        values: of the class, ``[N, L]``.
+        part: indices of it.
+        others: means of the other classes, ``[K, L]``.
+        precision: inverse of the covariance within classes, ``[L, L]``.
+
+    Returns:
+        Indices, sorted.
+    """
+    sides = part, np.setdiff1d(np.arange(len(values)), part)
+    away = [values[side].mean(0) - others.mean(0) for side in sides]
+    return max(zip(sides, away, strict=True), key=lambda one: float(one[1] @ precision @ one[1]))[0]
