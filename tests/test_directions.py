@@ -15,7 +15,7 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import inside
-from invertune_plugin.defenses.purifiers.directions import Directions, directions, split
+from invertune_plugin.defenses.purifiers.directions import Directions, confirmed, directions, split
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
 from invertune_plugin.defenses.purifiers.valleys import BINS, smoothed, valley
 from invertune_plugin.errors import InputError
@@ -118,6 +118,13 @@ def test_a_clean_set_is_reported_clean(count: int) -> None:
     assert (found.poisoned, found.outcome) == ((), Outcome.REJECTED)
     assert f"No part of the {count} samples stands apart in any direction" in found.reason
     assert len(found.scores) == count
+
+
+def test_a_part_counts_where_its_own_discriminant_shows_it() -> None:
+    features, chosen = planted(60)
+    assert confirmed(np.array(chosen), standardised(features.values), Directions())
+    clean = standardised(planted(0)[0].values)
+    assert not confirmed(np.arange(60), clean, Directions())
 
 
 def test_a_class_is_no_poison() -> None:

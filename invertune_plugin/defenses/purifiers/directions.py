@@ -12,7 +12,7 @@ measured beside FLARE in docs/flare.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ from invertune_plugin.outcome import Outcome
 
 MOST_PARTS = 8
 """Taken away one after the other."""
+CONFIRMED = 2 / 3
+"""Least significance of the valley of a discriminant between a part and the rest, as a share."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
         predictions = features.predictions[rest]
         components = all_components(values[rest], views, seed)
         found = deepest_valley(components, config)
+        if found is not None and not confirmed(found.part, values[rest], config):
+            found = None
         if config.by_class:
             half = half_of_a_class(values[rest], predictions, config, config.most_elsewhere, seed)
             found = most_significant([found, half]) or part_of_a_class(
@@ -165,6 +169,18 @@ def deepest_valley(
         config: what counts as a valley.
     """
     return most_significant(valley(component, config, rank) for rank, component in components)
+
+
+def confirmed(part: np.ndarray, values: np.ndarray, config: ValleyConfig) -> bool:
+    """Whether the discriminant by which a part is decided anew shows a valley, too.
+
+    Args:
+        part: indices.
+        values: standardised features ``[N, L]``.
+        config: what counts as a valley; two thirds of its significance are enough here.
+    """
+    scores = discriminant_scores(values, refined(values, part))
+    return valley(scores, replace(config, significance=CONFIRMED * config.significance)) is not None
 
 
 def most_significant(valleys: Iterable[Valley | None]) -> Valley | None:
