@@ -128,7 +128,8 @@ def after(rows: Rows) -> str:
     if not rows:
         return "not run"
     if any("ca_after" not in row for row in rows):
-        return "; ".join(distinct(rows, "outcome"))
+        found = [f"{key.upper()} {mean(rows, key)}" for key in ("tpr", "fpr") if key in rows[0]]
+        return ", ".join(found) or "; ".join(distinct(rows, "outcome"))
     told = f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}"
     if all("asr_rebound" in row for row in rows):
         told += f" → {mean(rows, 'asr_rebound')}"
@@ -194,6 +195,8 @@ def victim(rows: Rows) -> str:
 
 
 REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
+TOOLBOX = ("FineTuning", "NAD", "Pruning", "ABL", "ShrinkPad", "AutoEncoderDefense")
+TOOLBOX += ("SCALE_UP", "IBD_PSC")
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
@@ -203,7 +206,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "flare pairs": pairs,
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
-    "bench demo": bench("demo", "none", "inver_tune"),
+    "bench demo": bench("demo", *REPAIRS, "linear_probe"),
+    "bench demo toolbox": bench("demo", *(f"toolbox:{name}" for name in TOOLBOX)),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),

@@ -15,9 +15,9 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import inside
-from invertune_plugin.defenses.purifiers.directions import Directions, confirmed, directions, split
+from invertune_plugin.defenses.purifiers.directions import Directions, decided, directions, split
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
-from invertune_plugin.defenses.purifiers.valleys import BINS, smoothed, valley
+from invertune_plugin.defenses.purifiers.valleys import BINS, Valley, smoothed, valley
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
@@ -121,10 +121,14 @@ def test_a_clean_set_is_reported_clean(count: int) -> None:
 
 
 def test_a_part_counts_where_its_own_discriminant_shows_it() -> None:
+    """Half of the poison is made whole; any sixty samples are no part."""
     features, chosen = planted(60)
-    assert confirmed(np.array(chosen), standardised(features.values), Directions())
+    half = Valley(np.array(chosen[::2]), depth=9.0, significance=9.0)
+    whole = decided(half, standardised(features.values), Directions())
+    assert whole is not None
+    assert whole.part.tolist() == chosen
     clean = standardised(planted(0)[0].values)
-    assert not confirmed(np.arange(60), clean, Directions())
+    assert decided(Valley(np.arange(60), 9.0, 9.0), clean, Directions()) is None
 
 
 def test_a_class_is_no_poison() -> None:

@@ -28,7 +28,7 @@ from invertune_plugin.defenses.flare.sides import (
     standardised,
     suspicion,
 )
-from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
+from invertune_plugin.defenses.purifiers.class_parts import SAME, part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
 from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
@@ -120,8 +120,8 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
         predictions = features.predictions[rest]
         components = all_components(values[rest], views, seed)
         found = deepest_valley(components, config)
-        if found is not None and not confirmed(found.part, values[rest], config):
-            found = None
+        if found is not None:
+            found = decided(found, values[rest], config)
         if config.by_class:
             half = half_of_a_class(values[rest], predictions, config, config.most_elsewhere, seed)
             found = most_significant([found, half]) or part_of_a_class(
@@ -131,12 +131,9 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
             break
         valleys.append(found)
         shares.append(share_of_classes(predictions, found.part))
-        away = found.part
         if shares[-1] <= config.most_of_classes:
-            side = refined(values[rest], away) if found.label is None else away
-            sides.append(rest[side])
-            away = np.union1d(away, side)
-        rest = np.delete(rest, away)
+            sides.append(rest[found.part])
+        rest = np.delete(rest, found.part)
     evidence: dict[str, Any] = {
         "features": len(features.layers),
         "depths": [round(one.depth, 2) for one in valleys],
@@ -171,16 +168,22 @@ def deepest_valley(
     return most_significant(valley(component, config, rank) for rank, component in components)
 
 
-def confirmed(part: np.ndarray, values: np.ndarray, config: ValleyConfig) -> bool:
-    """Whether the discriminant by which a part is decided anew shows a valley, too.
+def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley | None:
+    """A part decided anew by its discriminant, and with it what lies beyond the valley of that.
+
+    None where the discriminant shows no valley, for then nothing bounds the part.
 
     Args:
-        part: indices.
+        found: along a component.
         values: standardised features ``[N, L]``.
         config: what counts as a valley; two thirds of its significance are enough here.
     """
-    scores = discriminant_scores(values, refined(values, part))
-    return valley(scores, replace(config, significance=CONFIRMED * config.significance)) is not None
+    side = refined(values, found.part)
+    enough = replace(config, significance=CONFIRMED * config.significance)
+    bound = valley(discriminant_scores(values, side), enough)
+    if bound is None or np.isin(bound.part, side).mean() < SAME:
+        return None
+    return replace(found, part=np.union1d(side, bound.part))
 
 
 def most_significant(valleys: Iterable[Valley | None]) -> Valley | None:
