@@ -68,6 +68,14 @@ def directions() -> str:
     return markdown(["attack", *recipes], told)
 
 
+def speed() -> str:
+    """What clustering costs by the number of samples."""
+    head = ["samples", "seconds of UMAP", "seconds of HDBSCAN", "bytes per sample and layer", "found"]
+    keys = ("samples", "seconds_projection", "seconds_tree", "bytes_per_value", "found")
+    rows = sorted(read("flare_speed", measure="clustering"), key=lambda row: row["samples"])
+    return markdown(head, [[str(row[key]) for key in keys] for row in rows])
+
+
 def none_first(rows: Rows) -> list[str]:
     """Attacks by name, the clean model at the top."""
     return sorted(distinct(rows, "attack"), key=lambda name: (name != "none", name))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from flare_tables import directions, labelled, none_first, pairs
+from flare_tables import directions, labelled, none_first, pairs, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -204,6 +204,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
         "resnet18_narrow", "flare", "directions", "spectral_signatures", "activation_clustering"
     ),
     "flare pairs": pairs,
+    "flare speed": speed,
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
     "bench demo": bench("demo", *REPAIRS, "linear_probe"),

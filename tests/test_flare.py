@@ -367,7 +367,7 @@ def test_umap_finds_the_same_and_places_samples_that_it_was_not_fitted_to() -> N
     """Slow: it is compiled first."""
     pytest.importorskip("umap", reason="needs umap-learn")
     features, chosen = planted()
-    config = ProjectionConfig("umap", neighbours=15, fitted=500)
+    config = ProjectionConfig("umap", neighbours=15, fitted=250)
     assert verdict(features, replace(PCA, projection=config)).poisoned == chosen
     places = projected(features.values, config, seed=1)
     assert places.shape == (600, 2)

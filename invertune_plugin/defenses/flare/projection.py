@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ class ProjectionConfig:
         kind: ``umap``; ``pca``; or ``auto``, which is UMAP where umap-learn is installed.
         neighbours: of UMAP's graph; 40 in the paper.
         fitted: UMAP is fitted to at most so many samples, drawn at random; the others are put into
-            its space afterwards.
+            its space afterwards, so many at a time.
     """
 
     kind: Kind = "auto"
@@ -80,5 +81,6 @@ def projected(values: np.ndarray, config: ProjectionConfig, seed: int = 0) -> np
         fitted, others = np.sort(drawn[: config.fitted]), np.sort(drawn[config.fitted :])
         places = np.empty((len(values), 2), dtype=np.float32)
         places[fitted] = mapper.fit_transform(values[fitted])
-        places[others] = mapper.transform(values[others])
+        for some in np.array_split(others, math.ceil(len(others) / config.fitted)):
+            places[some] = mapper.transform(values[some])
     return places
