@@ -70,7 +70,7 @@ def directions() -> str:
 
 def speed() -> str:
     """What clustering costs by the number of samples."""
-    head = ["samples", "seconds of UMAP", "seconds of HDBSCAN", "bytes per sample and layer", "found"]
+    head = ["samples", "UMAP, s", "HDBSCAN, s", "bytes per sample and layer", "found"]
     keys = ("samples", "seconds_projection", "seconds_tree", "bytes_per_value", "found")
     rows = sorted(read("flare_speed", measure="clustering"), key=lambda row: row["samples"])
     return markdown(head, [[str(row[key]) for key in keys] for row in rows])

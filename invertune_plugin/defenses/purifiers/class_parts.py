@@ -132,7 +132,7 @@ def distinct(parts: Iterable[ClassPart], most: int) -> Iterator[ClassPart]:
     kept: list[np.ndarray] = []
     for part in sorted(parts, key=lambda one: -one.valley.significance):
         mine = part.valley.part
-        if any(_common(mine, other) > SAME for other in kept):
+        if any(common(mine, other) > SAME for other in kept):
             continue
         kept.append(mine)
         yield part
@@ -140,5 +140,6 @@ def distinct(parts: Iterable[ClassPart], most: int) -> Iterator[ClassPart]:
             return
 
 
-def _common(one: np.ndarray, other: np.ndarray) -> float:
+def common(one: np.ndarray, other: np.ndarray) -> float:
+    """What two sets of indices share, over the larger one."""
     return len(np.intersect1d(one, other)) / max(len(one), len(other))

@@ -24,6 +24,7 @@ from invertune_plugin.defenses.purifiers.class_parts import (
     ROUNDS,
     SAME,
     ClassPart,
+    common,
     shallow,
 )
 from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
@@ -132,7 +133,7 @@ def against_all(
         before, part = part, mine[upper_side(scores[mine], found.part)]
         if np.array_equal(before, part):
             break
-    if found is None or np.isin(part, half.part).mean() < SAME:
+    if found is None or common(part, half.part) < SAME:
         return None
     beyond = float((scores[rest] >= scores[part].min()).mean())
     return ClassPart(replace(found, part=part), label, beyond / (len(part) / len(mine)))
