@@ -128,14 +128,19 @@ def after(rows: Rows) -> str:
     if not rows:
         return "not run"
     if any("ca_after" not in row for row in rows):
-        found = [f"{key.upper()} {mean(rows, key)}" for key in ("tpr", "fpr") if key in rows[0]]
-        return ", ".join(found) or "; ".join(distinct(rows, "outcome"))
+        return detected(rows) or "; ".join(distinct(rows, "outcome"))
     told = f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}"
     if all("asr_rebound" in row for row in rows):
         told += f" → {mean(rows, 'asr_rebound')}"
     words = {"rejected": "nothing found", "failed": "repair failed"}
     missed = [words[name] for name in distinct(rows, "outcome") if name in words]
     return ", ".join([told, *missed])
+
+
+def detected(rows: Rows) -> str:
+    """TPR and FPR of a detector, what all of its rows have of them."""
+    keys = [key for key in ("tpr", "fpr") if all(key in row for row in rows)]
+    return ", ".join(f"{key.upper()} {mean(rows, key)}" for key in keys)
 
 
 def cell(rows: Rows) -> str:
@@ -145,8 +150,8 @@ def cell(rows: Rows) -> str:
     told = []
     if all("ca_after" in row for row in rows):
         told.append(f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}")
-    if all("tpr" in row for row in rows):
-        told.append(f"TPR {mean(rows, 'tpr')}, FPR {mean(rows, 'fpr')}")
+    if rates := detected(rows):
+        told.append(rates)
     other = [row for row in rows if row["outcome"] != "ok"]
     for outcome in distinct(other, "outcome"):
         share = f" {len(only(other, outcome=outcome))} of {len(rows)}" if len(rows) > 1 else ""
@@ -195,8 +200,16 @@ def victim(rows: Rows) -> str:
 
 
 REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
-TOOLBOX = ("FineTuning", "NAD", "Pruning", "ABL", "ShrinkPad", "AutoEncoderDefense")
-TOOLBOX += ("SCALE_UP", "IBD_PSC")
+TOOLBOX = (
+    "FineTuning",
+    "NAD",
+    "Pruning",
+    "ABL",
+    "ShrinkPad",
+    "AutoEncoderDefense",
+    "SCALE_UP",
+    "IBD_PSC",
+)
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,

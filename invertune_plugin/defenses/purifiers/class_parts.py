@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from invertune_plugin.defenses.flare.sides import discriminant_scores
-from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
+from invertune_plugin.defenses.purifiers.valleys import (
+    Valley,
+    ValleyConfig,
+    most_significant,
+    valley,
+)
 
 SHALLOW_DEPTH, SHALLOW_SIGNIFICANCE = 1.1, 0.8
 """Of what may become a valley once a discriminant has looked for a better direction."""
@@ -79,7 +84,7 @@ def part_of_a_class(
         for part in (candidate, sharpened(candidate, values, predictions, least))
         if part.valley.counts(config) and part.elsewhere <= most_elsewhere
     ]
-    return max((part.valley for part in found), key=lambda one: one.significance, default=None)
+    return most_significant(part.valley for part in found)
 
 
 def shallow(config: ValleyConfig, most_share: float) -> ValleyConfig:

@@ -5,13 +5,13 @@ in many. Such a direction is what independent component analysis looks for (Fast
 Oja 2000); UMAP, which keeps the nearest neighbours of each sample, often loses it. A component
 splits the set where its density has a valley that is deep and that chance does not explain. What
 it splits off is taken away, and the rest is searched again, until nothing stands apart. Where the
-whole set shows no valley, each class that the model reads is looked at by itself. Not published;
-measured beside FLARE in docs/flare.md.
+whole set shows no valley, each class that the model reads is looked at by itself; whether a class
+falls into halves is looked at in any case. Not published; measured beside FLARE in docs/flare.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,12 @@ from invertune_plugin.defenses.flare.sides import (
 from invertune_plugin.defenses.purifiers.class_parts import SAME, part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
-from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
+from invertune_plugin.defenses.purifiers.valleys import (
+    Valley,
+    ValleyConfig,
+    most_significant,
+    valley,
+)
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
@@ -184,8 +189,3 @@ def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley |
     if bound is None or np.isin(bound.part, side).mean() < SAME:
         return None
     return replace(found, part=np.union1d(side, bound.part))
-
-
-def most_significant(valleys: Iterable[Valley | None]) -> Valley | None:
-    """That of the largest significance; None where there is none."""
-    return max(filter(None, valleys), key=lambda one: one.significance, default=None)

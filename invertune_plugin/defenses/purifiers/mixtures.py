@@ -27,7 +27,12 @@ from invertune_plugin.defenses.purifiers.class_parts import (
     common,
     shallow,
 )
-from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
+from invertune_plugin.defenses.purifiers.valleys import (
+    Valley,
+    ValleyConfig,
+    most_significant,
+    valley,
+)
 
 RANKS = (6, 12, 24)
 """Principal components of a class that a mixture is fitted to; one that is enough is not known."""
@@ -58,14 +63,13 @@ def half_of_a_class(
         most_elsewhere: largest share of the other classes beyond, over that of its own.
         seed: of the mixtures.
     """
-    found = [
+    return most_significant(
         half
         for half in halves(values, predictions, config, seed)
         if (part := against_all(half, values, predictions, config)) is not None
         and part.valley.significance >= SURE * config.significance
         and part.elsewhere <= most_elsewhere
-    ]
-    return max(found, key=lambda one: one.significance, default=None)
+    )
 
 
 def halves(
@@ -80,22 +84,28 @@ def halves(
     least = shallow(config, MOST_OF_CLASS)
     for place in np.flatnonzero(counts >= LEAST_CLASS * config.least_samples):
         mine, others = np.flatnonzero(places == place), np.delete(means, place, axis=0)
+        within = values[mine]
+        white = whitened(within, seed)
         for rank in RANKS:
-            found = settled(values[mine], lighter_half(values[mine], rank, seed), least)
+            found = settled(within, lighter_half(white[:, :rank], seed), least)
             if found is not None and found.counts(config):
-                side = odd_side(values[mine], found.part, others, precision)
+                side = odd_side(within, found.part, others, precision)
                 yield replace(found, part=mine[side], rank=rank, label=int(labels[place]))
 
 
-def lighter_half(values: np.ndarray, rank: int, seed: int = 0) -> np.ndarray:
-    """Indices of the lighter one of two Gaussians in the first principal components ``[N, L]``.
-
-    None of equal samples.
-    """
+def whitened(values: np.ndarray, seed: int = 0) -> np.ndarray:
+    """First principal components of a class ``[N, L]``, of unit variance; none of equal samples."""
     within = standardised(values)
     if not within.any():
+        return np.empty((len(values), 0))
+    components = PCA(min(max(RANKS), *within.shape), whiten=True, random_state=seed)
+    return np.asarray(components.fit_transform(within))
+
+
+def lighter_half(white: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Indices of the lighter one of two Gaussians in whitened values ``[N, R]``."""
+    if not white.size:
         return np.empty(0, dtype=np.int64)
-    white = PCA(min(rank, *within.shape), whiten=True, random_state=seed).fit_transform(within)
     mixture = GaussianMixture(2, covariance_type="tied", n_init=STARTS, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -105,10 +115,10 @@ def lighter_half(values: np.ndarray, rank: int, seed: int = 0) -> np.ndarray:
 
 def settled(values: np.ndarray, part: np.ndarray, config: ValleyConfig) -> Valley | None:
     """The valley between a part and the rest, both decided anew until they stay; None without."""
+    if not 0 < len(part) < len(values):
+        return None
     found = None
     for _ in range(ROUNDS):
-        if not 0 < len(part) < len(values):
-            return None
         found = valley(discriminant_scores(values, part), config)
         if found is None or np.array_equal(found.part, part):
             break

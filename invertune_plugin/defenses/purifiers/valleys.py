@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +99,11 @@ def valley(component: np.ndarray, config: ValleyConfig, rank: int = 1) -> Valley
     place = int(np.where(allowed, apart, -1.0).argmax())
     part = np.flatnonzero(centred >= edges[place])
     return Valley(part, float(depth[place]), float(apart[place]), rank)
+
+
+def most_significant(valleys: Iterable[Valley | None]) -> Valley | None:
+    """That of the largest significance; None where there is none."""
+    return max(filter(None, valleys), key=lambda one: one.significance, default=None)
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
