@@ -87,6 +87,31 @@ def written_parameters(writer: nn.Module) -> list[nn.Parameter]:
     return list(owner.parameters())
 
 
+def last_linear(model: nn.Module) -> nn.Linear | None:
+    """The last linear layer of a network; of a classifier the one that gives the logits."""
+    return next((m for m in reversed([*model.modules()]) if isinstance(m, nn.Linear)), None)
+
+
+@contextmanager
+def inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """Record what a module takes in while the context lasts; each forward pass replaces the last.
+
+    Yields:
+        The first input, ``[N, D]``; nothing where there is no module.
+    """
+    seen: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        seen[:] = [inputs[0].detach().flatten(1)]
+
+    handle = None if module is None else module.register_forward_pre_hook(record)
+    try:
+        yield seen
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
 @contextmanager
 def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     """Record what modules put out while the context lasts; each forward pass replaces the last.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from toys import noise_images, toy_classifier
 
 from invertune_plugin.data import InMemory
@@ -18,6 +19,7 @@ from invertune_plugin.defenses.purifiers.class_parts import inside
 from invertune_plugin.defenses.purifiers.directions import Directions, decided, directions, split
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
 from invertune_plugin.defenses.purifiers.valleys import BINS, Valley, smoothed, valley
+from invertune_plugin.defenses.purify import Found
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
@@ -224,6 +226,80 @@ def test_a_part_of_a_class_by_hand() -> None:
     mirrored = inside(-component, predictions, 0, Directions())
     assert mirrored is not None
     assert mirrored.elsewhere == found.elsewhere
+
+
+def second_heap(share: float = 0.1, by: float = 8.0) -> tuple[Features, list[int]]:
+    """Two heaps of class 3 before the last layer, of which the layers tell which one is odd."""
+    features, chosen = half_poison(share, by=0.8)
+    count, predictions = len(features.values), features.predictions
+    rng = np.random.default_rng(4)
+    last = rng.normal(size=(count, 16)) + 10 * rng.normal(size=(5, 16))[predictions]
+    last[chosen] += by * np.eye(16)[0]
+    return replace(features, last=last.astype(np.float32)), chosen
+
+
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.6])
+def test_the_odd_heap_before_the_last_layer_is_found(share: float) -> None:
+    features, chosen = second_heap(share)
+    found = split(features, Directions())
+    assert found.evidence["classes"][0] == 3
+    poisoned = set(found.poisoned)
+    assert len(poisoned & set(chosen)) > 0.99 * len(chosen)
+    assert len(poisoned - set(chosen)) <= 5
+
+
+def test_what_only_the_last_layer_shows() -> None:
+    features, _ = second_heap()
+    for other in (replace(features, last=None), second_heap(by=0.0)[0]):
+        assert split(other, Directions()).poisoned == ()
+
+
+def test_heaps_of_all_classes_are_one_part() -> None:
+    """All-to-all poison: a tenth of each class, decided by one discriminant."""
+    features, _ = second_heap()
+    chosen = np.arange(0, len(features.values), 10)
+    values = np.random.default_rng(6).normal(size=features.values.shape)
+    values[chosen] += 0.8
+    assert features.last is not None
+    last = features.last.copy()
+    last[chosen] += 8 * np.eye(16, dtype=np.float32)[1]
+    found = split(replace(features, values=values, last=last), Directions())
+    assert found.evidence["classes"] == [None]
+    assert len(set(found.poisoned) & set(chosen.tolist())) > 0.99 * len(chosen)
+    assert len(set(found.poisoned) - set(chosen.tolist())) <= 5
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "read"),
+    [
+        ("classifier", {}, True),
+        ("classifier", {"last_layer": False}, False),
+        ("clip", {}, False),
+    ],
+)
+def test_the_last_layer_is_read_of_classifiers(
+    monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, Any], read: bool
+) -> None:
+    seen: list[Features] = []
+
+    def judge(features: Features, *_: Any) -> Found:
+        seen.append(features)
+        return Found(np.zeros(len(features.values)), (), "", outcome=Outcome.REJECTED)
+
+    monkeypatch.setattr("invertune_plugin.defenses.purifiers.directions.split", judge)
+    net = toy_classifier("vit") if model == "clip" else small_network()
+    directions(
+        net, InMemory(noise_images(60), [(str(i % 2),) for i in range(60)]), Directions(**settings)
+    )
+    assert (seen[0].last is not None) == read
+
+
+def small_network() -> nn.Module:
+    """A convolution whose statistics are not those of a new network, and a linear layer."""
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.add_(0.1)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), *pooled, nn.Linear(4, 2))
 
 
 def test_layers_that_say_the_same_count_once() -> None:

@@ -104,6 +104,19 @@ def test_one_pass_equals_layer_by_layer(measure: Measure, batch_size: int) -> No
         assert torch.from_numpy(column.copy()) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_what_the_last_linear_layer_takes_in_comes_from_the_same_pass() -> None:
+    """In the order of the set, though a part of it is read first for the statistics."""
+    data = images()
+    net = nn.Sequential(nn.GroupNorm(1, 3), nn.Flatten(), nn.Linear(3 * 8 * 8, 5), nn.Linear(5, 2))
+    found = abnormal_features(net, data, FeatureConfig(statistics_images=10), with_last=True)
+    pixels = torch.stack([data[i][0] for i in range(len(data))]).float() / 255
+    assert found.last == pytest.approx(net[:3](pixels).detach().numpy(), abs=1e-5)
+    assert found.passes == len(data)
+    assert abnormal_features(net, data).last is None
+    no_linear = nn.Sequential(nn.GroupNorm(1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert abnormal_features(no_linear, data, with_last=True).last is None
+
+
 @pytest.mark.parametrize("measure", ["log-density", "z-score"])
 @pytest.mark.parametrize("batch_size", [4, 64])
 def test_statistics_of_other_norms_are_those_of_the_set(measure: Measure, batch_size: int) -> None:

@@ -32,6 +32,7 @@ from invertune_plugin.defenses.flare.norms import (
     summary,
 )
 from invertune_plugin.errors import InputError
+from invertune_plugin.hooks import inputs_of, last_linear
 from invertune_plugin.modes import frozen
 
 Progress = Callable[[int, int], None]
@@ -80,12 +81,14 @@ class Features:
             they are called; ``LAYER[0]`` is the first token by itself.
         predictions: class that the model reads, ``[N]``.
         passes: forward passes over single images.
+        last: what the last linear layer takes in, ``[N, D]`` float32, where it was asked for.
     """
 
     values: np.ndarray
     layers: tuple[str, ...]
     predictions: np.ndarray
     passes: int
+    last: np.ndarray | None = None
 
 
 def abnormal_features(
@@ -94,6 +97,8 @@ def abnormal_features(
     config: FeatureConfig | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    *,
+    with_last: bool = False,
 ) -> Features:
     """Read every normalisation layer on every image, in exactly one forward pass over the set.
 
@@ -107,6 +112,7 @@ def abnormal_features(
         config: settings.
         seed: of the draw of the images for the statistics.
         progress: called with (images done, images in all).
+        with_last: also keep what the last linear layer takes in, if there is one.
 
     Raises:
         InputError: the set is empty, the model has no normalisation layer, was never trained or
@@ -124,11 +130,15 @@ def abnormal_features(
     table = _Table(len(dataset), settings)
     device = next(model.parameters()).device
     done = 0
-    with torch.no_grad(), frozen(model), _reading(layers, moments, sums, settings.measure) as seen:
+    head = last_linear(model) if with_last else None
+    reading = _reading(layers, moments, sums, settings.measure)
+    with torch.no_grad(), frozen(model), reading as seen, inputs_of(head) as at_head:
         for images, _ in batches(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
             seen.clear()
+            if at_head:
+                table.put_last(order[done : done + len(images)], at_head.pop())
             done += len(images)
             if sums and done >= min(settings.statistics_images, len(dataset)):
                 moments |= {name: sums[name].moments() for name in table.waiting}
@@ -136,7 +146,7 @@ def abnormal_features(
                 table.settle(moments)
             if progress is not None:
                 progress(done, len(dataset))
-    return Features(table.values, table.layers, table.predictions, done)
+    return Features(table.values, table.layers, table.predictions, done, table.last)
 
 
 class _Table:
@@ -149,6 +159,7 @@ class _Table:
         self.places: dict[str, slice] = {}
         self.values = np.empty((0, 0), dtype=np.float32)
         self.waiting: dict[str, list[tuple[list[int], Summary]]] = {}
+        self.last: np.ndarray | None = None
 
     def put(
         self,
@@ -167,6 +178,11 @@ class _Table:
         for name, found in seen.items():
             self.waiting.setdefault(name, []).append((indices, found))
         self.settle(moments)
+
+    def put_last(self, indices: list[int], values: Tensor) -> None:
+        if self.last is None:
+            self.last = np.empty((self.count, values.shape[1]), dtype=np.float32)
+        self.last[indices] = values.float().cpu().numpy()
 
     def settle(self, moments: Mapping[str, Moments]) -> None:
         """Turn into features what waits for statistics that are known now."""

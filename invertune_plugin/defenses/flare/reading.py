@@ -23,6 +23,8 @@ def read_and_judged(
     seed: int,
     report: Report | None,
     judge: Callable[[Features], Found],
+    *,
+    with_last: bool = False,
 ) -> Purified:
     """Read a set in one forward pass and judge it, unless the model has not learnt its labels.
 
@@ -34,13 +36,15 @@ def read_and_judged(
         seed: of all that is random.
         report: called with sentences.
         judge: what the features mean.
+        with_last: read what the last linear layer takes in, too.
 
     Raises:
         InputError: no normalisation layers, or an untrained model.
     """
 
     def search(say: Report) -> Found:
-        features = abnormal_features(model, dataset, config, seed, told_progress(name, say))
+        progress = told_progress(name, say)
+        features = abnormal_features(model, dataset, config, seed, progress, with_last=with_last)
         unfit = check_fit(features.predictions, texts_of(dataset))
         if unfit is not None:
             return Found(np.zeros(len(dataset)), (), unfit, outcome=Outcome.FAILED)

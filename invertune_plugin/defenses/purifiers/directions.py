@@ -6,7 +6,8 @@ Oja 2000); UMAP, which keeps the nearest neighbours of each sample, often loses 
 splits the set where its density has a valley that is deep and that chance does not explain. What
 it splits off is taken away, and the rest is searched again, until nothing stands apart. Where the
 whole set shows no valley, each class that the model reads is looked at by itself; whether a class
-falls into halves is looked at in any case. Not published; measured beside FLARE in docs/flare.md.
+falls into halves is looked at in any case. Of a classifier, second heaps of its classes before the
+last layer are looked for first. Not published; measured beside FLARE in docs/flare.md.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from invertune_plugin.defenses.flare.sides import (
 )
 from invertune_plugin.defenses.purifiers.class_parts import SAME, part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
+from invertune_plugin.defenses.purifiers.last_layer import centred_by_class, second_heaps
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
+from invertune_plugin.defenses.purifiers.odd_side import Classes
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -58,12 +61,15 @@ class Directions(ValleyConfig):
         by_class: look at each class by itself where the whole set shows no part.
         most_elsewhere: a part of one class counts where the others have at most so much of it,
             relative to the class: natural attributes occur in several.
+        last_layer: look for second heaps of the classes before the last layer first; not in a
+            CLIP, whose embeddings hold what captions say beside the class.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
     most_of_classes: float = 0.9
     by_class: bool = True
     most_elsewhere: float = 0.03
+    last_layer: bool = True
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
@@ -104,13 +110,15 @@ def directions(
         seed,
         report,
         lambda features: split(features, settings, seed),
+        with_last=settings.last_layer and not hasattr(model, "encode_text"),
     )
 
 
 def split(features: Features, config: Directions, seed: int = 0) -> Found:
     """The parts that stand apart, one after the other, each decided anew by a discriminant.
 
-    A part of the whole set is looked for first, then one of a class.
+    Second heaps before the last layer are looked for first, where it was read, then a part of the
+    whole set, then one of a class.
 
     Args:
         features: ``[N, L]``, with predictions.
@@ -119,19 +127,12 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
     """
     values, views = standardised(features.values), views_of(features.layers)
     rest, sides, valleys, shares = np.arange(len(values)), [], [], []
+    heaps = all_heaps(values, features.predictions, features.last, config)
     for _ in range(MOST_PARTS):
         if len(rest) < 2 * config.least_samples:
             break
         predictions = features.predictions[rest]
-        components = all_components(values[rest], views, seed)
-        found = deepest_valley(components, config)
-        if found is not None:
-            found = decided(found, values[rest], config)
-        if config.by_class:
-            half = half_of_a_class(values[rest], predictions, config, config.most_elsewhere, seed)
-            found = most_significant([found, half]) or part_of_a_class(
-                values[rest], predictions, components, config, config.most_elsewhere
-            )
+        found, heaps = heaps or searched(values[rest], predictions, views, config, seed), None
         if found is None:
             break
         valleys.append(found)
@@ -159,6 +160,60 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
     scores = np.max([discriminant_scores(values, side) for side in sides], axis=0)
     reason = f"{len(chosen)} of {len(values)} samples stand apart in {len(sides)} direction(s)."
     return Found(scores, tuple(chosen.tolist()), reason, evidence)
+
+
+def searched(
+    values: np.ndarray,
+    predictions: np.ndarray,
+    views: Sequence[list[int]],
+    config: Directions,
+    seed: int,
+) -> Valley | None:
+    """One part of a set, or of one of its classes, by FLARE's features; None where none is left.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        views: columns that are searched together.
+        config: settings.
+        seed: of components and mixtures.
+    """
+    components = all_components(values, views, seed)
+    found = deepest_valley(components, config)
+    if found is not None:
+        found = decided(found, values, config)
+    if not config.by_class:
+        return found
+    half = half_of_a_class(values, predictions, config, config.most_elsewhere, seed)
+    return most_significant([found, half]) or part_of_a_class(
+        values, predictions, components, config, config.most_elsewhere
+    )
+
+
+def all_heaps(
+    values: np.ndarray, predictions: np.ndarray, last: np.ndarray | None, config: ValleyConfig
+) -> Valley | None:
+    """The second heaps of all classes, decided anew by one discriminant; None where there is none.
+
+    The discriminant sees FLARE's features and those of the last layer, less the means of classes;
+    where it shows no valley the heaps stay as they are.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        last: what the last layer takes in, ``[N, D]``; None where that was not read.
+        config: what counts as a valley.
+    """
+    if last is None:
+        return None
+    classes = Classes.of(values, predictions)
+    found = list(second_heaps(classes, last, config))
+    if (best := most_significant(found)) is None:
+        return None
+    part = np.sort(np.concatenate([one.part for one in found]))
+    heaps = replace(best, part=part, label=best.label if len(found) == 1 else None)
+    both = np.hstack([values, standardised(centred_by_class(classes, last))])
+    return decided(heaps, both, config) or heaps
 
 
 def deepest_valley(

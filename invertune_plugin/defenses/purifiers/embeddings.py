@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from invertune_plugin.data import Items, batches, texts_of, to_unit
 from invertune_plugin.defenses.purify import Report, told_progress
 from invertune_plugin.errors import InputError
+from invertune_plugin.hooks import inputs_of, last_linear
 from invertune_plugin.modes import frozen
 
 
@@ -31,7 +31,8 @@ def image_embeddings(
     progress, found, done = told_progress(name, say), [], 0
     device = next(model.parameters()).device
     encode = getattr(model, "encode_image", None)
-    with frozen(model), _penultimate(model, encode is None) as seen:
+    head = None if encode is not None else _head(model)
+    with frozen(model), inputs_of(head) as seen:
         for images, _ in batches(dataset, batch_size):
             pixels = to_unit(images).to(device)
             if encode is None:
@@ -71,25 +72,10 @@ def needs_captions(name: str, model: nn.Module) -> None:
         )
 
 
-@contextmanager
-def _penultimate(model: nn.Module, wanted: bool) -> Iterator[list[Tensor]]:
-    """Collect what the last linear layer takes in."""
-    seen: list[Tensor] = []
-    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if wanted and not linear:
+def _head(model: nn.Module) -> nn.Linear:
+    if (head := last_linear(model)) is None:
         raise InputError(
             f"Expected a classifier with a linear layer at its end, got {type(model).__name__} "
             "without any. Wrap it with one."
         )
-    if not wanted:
-        yield seen
-        return
-
-    def record(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        seen[:] = [inputs[0].flatten(1)]
-
-    handle = linear[-1].register_forward_pre_hook(record)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+    return head

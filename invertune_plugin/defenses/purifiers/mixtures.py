@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -27,6 +26,7 @@ from invertune_plugin.defenses.purifiers.class_parts import (
     common,
     shallow,
 )
+from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -40,8 +40,6 @@ STARTS = 3
 """Of each mixture."""
 SURE = 1.2
 """Least significance of the valley between a half and all other samples, as a multiple."""
-MOST_OF_CLASS = 0.65
-"""Largest share of its class that a half may be."""
 
 
 def half_of_a_class(
@@ -76,21 +74,17 @@ def halves(
     values: np.ndarray, predictions: np.ndarray, config: ValleyConfig, seed: int = 0
 ) -> Iterator[Valley]:
     """The odd half of each class whose halves have a valley between them; of several ranks."""
-    labels, places, counts = np.unique(predictions, return_inverse=True, return_counts=True)
-    if len(labels) < 2:
-        return
-    means = np.stack([values[predictions == label].mean(0) for label in labels])
-    precision = LedoitWolf().fit(values - means[places]).precision_
-    least = shallow(config, MOST_OF_CLASS)
-    for place in np.flatnonzero(counts >= LEAST_CLASS * config.least_samples):
-        mine, others = np.flatnonzero(places == place), np.delete(means, place, axis=0)
+    classes = Classes.of(values, predictions)
+    least = shallow(config, LARGEST_SIDE)
+    for label in classes.of_size(LEAST_CLASS * config.least_samples):
+        mine = classes.members(label)
         within = values[mine]
         white = whitened(within, seed)
         for rank in RANKS:
             found = settled(within, lighter_half(white[:, :rank], seed), least)
             if found is not None and found.counts(config):
-                side = odd_side(within, found.part, others, precision)
-                yield replace(found, part=mine[side], rank=rank, label=int(labels[place]))
+                side = classes.odd_side(label, mine[found.part])
+                yield replace(found, part=side, rank=rank, label=label)
 
 
 def whitened(values: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -137,7 +131,7 @@ def against_all(
     mine, rest = np.flatnonzero(predictions == label), predictions != label
     for _ in range(ROUNDS):
         scores = discriminant_scores(values, part)
-        found = valley(scores[mine], shallow(config, MOST_OF_CLASS), half.rank)
+        found = valley(scores[mine], shallow(config, LARGEST_SIDE), half.rank)
         if found is None:
             break
         before, part = part, mine[upper_side(scores[mine], found.part)]
@@ -153,22 +147,3 @@ def upper_side(scores: np.ndarray, part: np.ndarray) -> np.ndarray:
     """The part or its rest, as sorted indices: what has the higher scores ``[N]``."""
     rest = np.setdiff1d(np.arange(len(scores)), part)
     return part if scores[part].min() > scores[rest].max() else rest
-
-
-def odd_side(
-    values: np.ndarray, part: np.ndarray, others: np.ndarray, precision: np.ndarray
-) -> np.ndarray:
-    """The part of a class or its rest: what is farther from the mean of the other classes.
-
-    Args:
-        values: of the class, ``[N, L]``.
-        part: indices of it.
-        others: means of the other classes, ``[K, L]``.
-        precision: inverse of the covariance within classes, ``[L, L]``.
-
-    Returns:
-        Indices, sorted.
-    """
-    sides = part, np.setdiff1d(np.arange(len(values)), part)
-    away = [values[side].mean(0) - others.mean(0) for side in sides]
-    return max(zip(sides, away, strict=True), key=lambda one: float(one[1] @ precision @ one[1]))[0]
