@@ -232,7 +232,11 @@ def test_the_image_tower_of_a_clip(tower: str) -> None:
 def test_features_on_disk(tmp_path: Path) -> None:
     net, data = batch_net(), images()
     memory = abnormal_features(net, data).values
-    disk = abnormal_features(net, data, FeatureConfig(spill=tmp_path / "new" / "x.npy")).values
+    config = FeatureConfig(spill=tmp_path / "new" / "x.npy")
+    on_disk = abnormal_features(net, data, config, with_last=True)
+    disk = on_disk.values
+    assert isinstance(on_disk.last, np.memmap)
+    assert np.load(tmp_path / "new" / "x-last.npy", mmap_mode="r").shape == on_disk.last.shape
     assert isinstance(disk, np.memmap)
     assert disk.dtype == np.float16
     assert np.asarray(disk, dtype=np.float32) == pytest.approx(memory, rel=1e-2)

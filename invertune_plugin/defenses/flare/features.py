@@ -54,7 +54,8 @@ class FeatureConfig:
         statistics_images: layers that keep no statistics (LayerNorm, GroupNorm) get theirs from so
             many images of the set, drawn at random.
         batch_size: images at a time.
-        spill: file that keeps the features as float16 on disk; None keeps them in memory.
+        spill: file that keeps the features as float16 on disk; None keeps them in memory. What the
+            last layer takes in goes to ``STEM-last`` beside it, where it is read.
     """
 
     measure: Measure = "log-density"
@@ -81,7 +82,7 @@ class Features:
             they are called; ``LAYER[0]`` is the first token by itself.
         predictions: class that the model reads, ``[N]``.
         passes: forward passes over single images.
-        last: what the last linear layer takes in, ``[N, D]`` float32, where it was asked for.
+        last: what the last linear layer takes in, ``[N, D]``, where it was asked for.
     """
 
     values: np.ndarray
@@ -181,7 +182,9 @@ class _Table:
 
     def put_last(self, indices: list[int], values: Tensor) -> None:
         if self.last is None:
-            self.last = np.empty((self.count, values.shape[1]), dtype=np.float32)
+            spill = self.config.spill
+            beside = None if spill is None else spill.with_stem(f"{spill.stem}-last")
+            self.last = _allocated(self.count, values.shape[1], beside)
         self.last[indices] = values.float().cpu().numpy()
 
     def settle(self, moments: Mapping[str, Moments]) -> None:

@@ -13,7 +13,7 @@ last layer are looked for first. Not published; measured beside FLARE in docs/fl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,21 +24,19 @@ from invertune_plugin.defenses.flare.features import FeatureConfig, Features
 from invertune_plugin.defenses.flare.reading import read_and_judged
 from invertune_plugin.defenses.flare.sides import (
     discriminant_scores,
-    refined,
     share_of_classes,
     standardised,
     suspicion,
 )
-from invertune_plugin.defenses.purifiers.class_parts import SAME, part_of_a_class
+from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
-from invertune_plugin.defenses.purifiers.last_layer import centred_by_class, second_heaps
+from invertune_plugin.defenses.purifiers.last_layer import all_heaps
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
-from invertune_plugin.defenses.purifiers.odd_side import Classes
+from invertune_plugin.defenses.purifiers.parts import decided, deepest_valley
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
     most_significant,
-    valley,
 )
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items
 from invertune_plugin.errors import InputError
@@ -46,8 +44,6 @@ from invertune_plugin.outcome import Outcome
 
 MOST_PARTS = 8
 """Taken away one after the other."""
-CONFIRMED = 2 / 3
-"""Least significance of the valley of a discriminant between a part and the rest, as a share."""
 
 
 @dataclass(frozen=True)
@@ -188,59 +184,3 @@ def searched(
     return most_significant([found, half]) or part_of_a_class(
         values, predictions, components, config, config.most_elsewhere
     )
-
-
-def all_heaps(
-    values: np.ndarray, predictions: np.ndarray, last: np.ndarray | None, config: ValleyConfig
-) -> Valley | None:
-    """The second heaps of all classes, decided anew by one discriminant; None where there is none.
-
-    The discriminant sees FLARE's features and those of the last layer, less the means of classes;
-    where it shows no valley the heaps stay as they are.
-
-    Args:
-        values: standardised features ``[N, L]``.
-        predictions: class that the model reads, ``[N]``.
-        last: what the last layer takes in, ``[N, D]``; None where that was not read.
-        config: what counts as a valley.
-    """
-    if last is None:
-        return None
-    classes = Classes.of(values, predictions)
-    found = list(second_heaps(classes, last, config))
-    if (best := most_significant(found)) is None:
-        return None
-    part = np.sort(np.concatenate([one.part for one in found]))
-    heaps = replace(best, part=part, label=best.label if len(found) == 1 else None)
-    both = np.hstack([values, standardised(centred_by_class(classes, last))])
-    return decided(heaps, both, config) or heaps
-
-
-def deepest_valley(
-    components: Sequence[tuple[int, np.ndarray]], config: ValleyConfig
-) -> Valley | None:
-    """The most significant valley of some components; None where there is none.
-
-    Args:
-        components: ``[N]`` each, with the rank among which it was found.
-        config: what counts as a valley.
-    """
-    return most_significant(valley(component, config, rank) for rank, component in components)
-
-
-def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley | None:
-    """A part decided anew by its discriminant, and with it what lies beyond the valley of that.
-
-    None where the discriminant shows no valley, for then nothing bounds the part.
-
-    Args:
-        found: along a component.
-        values: standardised features ``[N, L]``.
-        config: what counts as a valley; two thirds of its significance are enough here.
-    """
-    side = refined(values, found.part)
-    enough = replace(config, significance=CONFIRMED * config.significance)
-    bound = valley(discriminant_scores(values, side), enough)
-    if bound is None or np.isin(bound.part, side).mean() < SAME:
-        return None
-    return replace(found, part=np.union1d(side, bound.part))

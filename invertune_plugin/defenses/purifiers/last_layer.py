@@ -15,10 +15,43 @@ from dataclasses import replace
 
 import numpy as np
 
+from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import LEAST_CLASS, shallow
 from invertune_plugin.defenses.purifiers.mixtures import settled
 from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes
-from invertune_plugin.defenses.purifiers.valleys import Valley, ValleyConfig, valley
+from invertune_plugin.defenses.purifiers.parts import decided
+from invertune_plugin.defenses.purifiers.valleys import (
+    Valley,
+    ValleyConfig,
+    most_significant,
+    valley,
+)
+
+
+def all_heaps(
+    values: np.ndarray, predictions: np.ndarray, last: np.ndarray | None, config: ValleyConfig
+) -> Valley | None:
+    """The second heaps of all classes, decided anew by one discriminant; None where there is none.
+
+    The discriminant sees FLARE's features and those of the last layer, less the means of classes;
+    where it shows no valley the heaps stay as they are.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        last: what the last layer takes in, ``[N, D]``; None where that was not read.
+        config: what counts as a valley.
+    """
+    if last is None:
+        return None
+    classes = Classes.of(values, predictions)
+    found = list(second_heaps(classes, last, config))
+    if (best := most_significant(found)) is None:
+        return None
+    part = np.sort(np.concatenate([one.part for one in found]))
+    heaps = replace(best, part=part, label=best.label if len(found) == 1 else None)
+    both = np.hstack([values, standardised(centred_by_class(classes, last))])
+    return decided(heaps, both, config) or heaps
 
 
 def second_heaps(classes: Classes, last: np.ndarray, config: ValleyConfig) -> Iterator[Valley]:

@@ -1,0 +1,50 @@
+"""Parts of a set: the deepest valley of some components, and a part decided anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from invertune_plugin.defenses.flare.sides import discriminant_scores, refined
+from invertune_plugin.defenses.purifiers.class_parts import SAME
+from invertune_plugin.defenses.purifiers.valleys import (
+    Valley,
+    ValleyConfig,
+    most_significant,
+    valley,
+)
+
+CONFIRMED = 2 / 3
+"""Least significance of the valley of a discriminant between a part and the rest, as a share."""
+
+
+def deepest_valley(
+    components: Sequence[tuple[int, np.ndarray]], config: ValleyConfig
+) -> Valley | None:
+    """The most significant valley of some components; None where there is none.
+
+    Args:
+        components: ``[N]`` each, with the rank among which it was found.
+        config: what counts as a valley.
+    """
+    return most_significant(valley(component, config, rank) for rank, component in components)
+
+
+def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley | None:
+    """A part decided anew by its discriminant, and with it what lies beyond the valley of that.
+
+    None where the discriminant shows no valley, for then nothing bounds the part.
+
+    Args:
+        found: along a component.
+        values: standardised features ``[N, L]``.
+        config: what counts as a valley; two thirds of its significance are enough here.
+    """
+    side = refined(values, found.part)
+    enough = replace(config, significance=CONFIRMED * config.significance)
+    bound = valley(discriminant_scores(values, side), enough)
+    if bound is None or np.isin(bound.part, side).mean() < SAME:
+        return None
+    return replace(found, part=np.union1d(side, bound.part))
