@@ -13,6 +13,7 @@ from upstream import clone
 from invertune_plugin.attacks.attack import plant
 from invertune_plugin.benchmark import bench_cells as planning
 from invertune_plugin.benchmark.bench_cells import bench_cells
+from invertune_plugin.benchmark.bench_defenses import toolbox_defense
 from invertune_plugin.benchmark.bench_open import open_victim
 from invertune_plugin.benchmark.bench_recipe import load_bench
 from invertune_plugin.benchmark.bench_toolbox import suspicion_of
@@ -25,6 +26,21 @@ REPAIRS = ("FineTuning", "NAD", "ABL")
 FILTERS = ("Pruning", "ShrinkPad", "AutoEncoderDefense", "REFINE")
 DETECTORS = ("SCALE_UP", "IBD_PSC")
 OPTIONS = {"REFINE": "options: {first_channels: 4}", "ABL": "options: {split_ratio: 0.1}"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "milestones"),
+    [
+        ({}, (7,)),
+        ({"epochs": 100}, (70,)),
+        ({"epochs": 100, "milestones": [80, 90]}, (80, 90)),
+        ({"milestones": []}, ()),
+    ],
+)
+def test_the_rate_falls_late_in_a_training_of_any_length(
+    settings: dict[str, Any], milestones: tuple[int, ...]
+) -> None:
+    assert toolbox_defense(settings).milestones == milestones
 
 
 class Bench:

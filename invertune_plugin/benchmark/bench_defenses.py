@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES, check_options
@@ -27,14 +27,35 @@ PURIFYING = tuple(PURIFY + name for name in PURIFIERS if name != "none")
 class ToolboxDefense(ToolboxTraining):
     """A defence of BackdoorBox: its training, with the defaults of our comparisons, and options.
 
+    Read by ``toolbox_defense``, which knows when the rate falls.
+
     Attributes:
         options: settings of the defence itself; they are called as in the toolbox.
     """
 
     epochs: int = 10
     lr: float = 0.001
-    milestones: tuple[int, ...] = (7,)
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+FALLS_AT = 0.7
+"""Share of the epochs after which the rate falls, where no milestones are set."""
+
+
+def toolbox_defense(settings: Mapping[str, Any], where: str = "") -> ToolboxDefense:
+    """The settings of a defence of BackdoorBox in a grid.
+
+    Args:
+        settings: fields of ``ToolboxDefense`` by name.
+        where: they stand, for errors.
+
+    Raises:
+        InputError: a setting is unknown or wrong.
+    """
+    config = parse(ToolboxDefense, settings, where)
+    if "milestones" in settings:
+        return config
+    return replace(config, milestones=(round(FALLS_AT * config.epochs),))
 
 
 def in_toolbox(name: str) -> str | None:
@@ -55,7 +76,7 @@ def check_defense(name: str, settings: Mapping[str, Any]) -> None:
     """
     where = f"defenses.{name}"
     if (toolbox := in_toolbox(name)) is not None:
-        check_options(toolbox, parse(ToolboxDefense, settings, where).options)
+        check_options(toolbox, toolbox_defense(settings, where).options)
     elif (purifier := purifier_in(name)) is not None:
         parse(PURIFIERS[purifier].config, settings, where)
     elif name in BASELINES:

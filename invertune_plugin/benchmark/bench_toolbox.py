@@ -19,7 +19,7 @@ from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.triggered import TriggeredImages
 from invertune_plugin.benchmark.bench_compute import measured_after
-from invertune_plugin.benchmark.bench_defenses import PREFIX, ToolboxDefense
+from invertune_plugin.benchmark.bench_defenses import PREFIX, toolbox_defense
 from invertune_plugin.benchmark.bench_metrics import Row
 from invertune_plugin.benchmark.bench_open import Opened, open_victim
 from invertune_plugin.benchmark.bench_recipe import CLEAN
@@ -27,7 +27,6 @@ from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.evidence_files import write_curves
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
 from invertune_plugin.benchmark.record import rate_fields
-from invertune_plugin.config import parse
 from invertune_plugin.errors import InputError
 
 OUTPUT = "output.txt"
@@ -61,7 +60,7 @@ def compute_toolbox(
     opened = open_victim(victim.settings, report)
     attacked = victim.settings["attack"] != CLEAN
     seed, name = victim.settings["seed"], settings["defense"].removeprefix(PREFIX)
-    config = parse(ToolboxDefense, settings["options"])
+    config = toolbox_defense(settings["options"])
     options = dict(config.options)
     if DEFENSES[name].trains_anew:
         options["initial"] = staged(opened.clean)
