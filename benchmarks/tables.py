@@ -8,10 +8,11 @@ rewrites what stands between ``<!-- table: NAME -->`` and ``<!-- end -->`` in RE
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from flare_tables import directions, labelled, none_first, pairs, speed
+from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, detected
+from flare_tables import directions, labelled, pairs, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -105,44 +106,6 @@ def grid(*recipes: str) -> Callable[[], str]:
     return made
 
 
-def bench(base: str, *defenses: str, attacks: Sequence[str] = ()) -> Callable[[], str]:
-    """Table of a grid of ``invertune bench``: CA / ASR afterwards, ASR after benign steps.
-
-    Args:
-        base: recipe of the models.
-        defenses: columns.
-        attacks: lines; all that are there where none are named.
-    """
-
-    def made() -> str:
-        rows = read("grid", kind="repair", base=base)
-        lines = attacks or none_first(rows)
-        cells = crossed(rows, "attack", lines, "defense", defenses, after)
-        return markdown(["attack", *defenses], cells)
-
-    return made
-
-
-def after(rows: Rows) -> str:
-    """What a repair left; a suspect that was left as it is is marked."""
-    if not rows:
-        return "not run"
-    if any("ca_after" not in row for row in rows):
-        return detected(rows) or "; ".join(distinct(rows, "outcome"))
-    told = f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}"
-    if all("asr_rebound" in row for row in rows):
-        told += f" → {mean(rows, 'asr_rebound')}"
-    words = {"rejected": "nothing found", "failed": "repair failed"}
-    missed = [words[name] for name in distinct(rows, "outcome") if name in words]
-    return ", ".join([told, *missed])
-
-
-def detected(rows: Rows) -> str:
-    """TPR and FPR of a detector, what all of its rows have of them."""
-    keys = [key for key in ("tpr", "fpr") if all(key in row for row in rows)]
-    return ", ".join(f"{key.upper()} {mean(rows, key)}" for key in keys)
-
-
 def cell(rows: Rows) -> str:
     """What came of the seeds of one pair: CA / ASR, or TPR and FPR, or why there is nothing."""
     if not rows:
@@ -199,17 +162,6 @@ def victim(rows: Rows) -> str:
     )
 
 
-REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
-TOOLBOX = (
-    "FineTuning",
-    "NAD",
-    "Pruning",
-    "ABL",
-    "ShrinkPad",
-    "AutoEncoderDefense",
-    "SCALE_UP",
-    "IBD_PSC",
-)
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
@@ -220,8 +172,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "flare speed": speed,
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
-    "bench demo": bench("demo", *REPAIRS, "linear_probe"),
-    "bench demo toolbox": bench("demo", *(f"toolbox:{name}" for name in TOOLBOX)),
+    "bench demo": bench("demo", *REPAIRS, "linear_probe", floor=True),
+    "bench demo purifiers": bench("demo", *PURIFIERS, floor=True),
+    "bench demo toolbox": bench("demo", *TOOLBOX),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),

@@ -35,6 +35,8 @@ def test_rows_of_an_experiment_replace_its_older_ones(tmp_path: Path) -> None:
     assert record["rows"][0]["commit"] == "older"
     assert record["command"] == "blend patch"
     assert record["machine"]["cores"] > 0
+    lines = out.read_text().splitlines()
+    assert [json.loads(line.rstrip(",")) for line in lines[-4:-2]] == record["rows"]
 
 
 def test_no_row_is_lost_where_several_write_at_once(tmp_path: Path) -> None:

@@ -58,8 +58,14 @@ def merge_rows(
         old: Rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
         kept = [row for row in old if experiment(row) not in new]
         every = sorted(kept + mine, key=lambda row: str(experiment(row)))
-        text = json.dumps(record(command(every), every), indent=1) + "\n"
-        write_text(out, text, overwrite=True)
+        write_text(out, as_lines(record(command(every), every)), overwrite=True)
+
+
+def as_lines(content: dict[str, Any]) -> str:
+    """A result file as JSON text with a line per row, so that a changed row is a changed line."""
+    head = json.dumps({**content, "rows": []}, indent=1)
+    rows = ",\n".join(f"  {json.dumps(row)}" for row in content["rows"])
+    return head.replace('"rows": []', f'"rows": [\n{rows}\n ]') + "\n"
 
 
 def rate_fields(name: str, rate: Rate | None) -> dict[str, float]:
