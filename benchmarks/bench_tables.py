@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import yaml
 from flare_tables import none_first
 from rendering import Rows, crossed, distinct, markdown, mean, only, read
 
 REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
-PURIFIERS = tuple(
-    f"purify:{name}"
-    for name in (
-        "directions",
-        "flare",
-        "clip_score",
-        "dao",
-        "slof",
-        "k_distance",
-        "isolation_forest",
-        "spectral_signatures",
-        "activation_clustering",
-    )
-)
-TOOLBOX = tuple(
-    f"toolbox:{name}"
-    for name in (
-        "FineTuning",
-        "NAD",
-        "Pruning",
-        "ABL",
-        "ShrinkPad",
-        "AutoEncoderDefense",
-        "REFINE",
-        "SCALE_UP",
-        "IBD_PSC",
-    )
-)
+FULL = Path(__file__).parent.parent / "configs" / "bench" / "full.yaml"
+DEFENSES: list[str] = list(yaml.safe_load(FULL.read_text(encoding="utf-8"))["defenses"])
+PURIFIERS = [name for name in DEFENSES if name.startswith("purify:")]
+TOOLBOX = [name for name in DEFENSES if name.startswith("toolbox:")]
 
 
 def bench(

@@ -18,7 +18,7 @@ import numpy as np
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import LEAST_CLASS, shallow
 from invertune_plugin.defenses.purifiers.mixtures import settled
-from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes
+from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes, class_means
 from invertune_plugin.defenses.purifiers.parts import decided
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
@@ -81,5 +81,4 @@ def along_main_direction(centred: np.ndarray) -> np.ndarray:
 
 def centred_by_class(classes: Classes, last: np.ndarray) -> np.ndarray:
     """What the last layer takes in, ``[N, D]``, less the mean of the class that is read."""
-    means = np.stack([last[classes.members(label)].mean(0) for label in classes.labels])
-    return np.asarray(last - means[classes.places])
+    return np.asarray(last - class_means(last, classes.places)[classes.places])

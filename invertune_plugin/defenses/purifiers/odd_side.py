@@ -38,7 +38,7 @@ class Classes:
     def of(cls, values: np.ndarray, predictions: np.ndarray) -> Classes:
         """Those of features ``[N, L]`` by the class that the model reads, ``[N]``."""
         labels, places = np.unique(predictions, return_inverse=True)
-        means = np.stack([values[places == place].mean(0) for place in range(len(labels))])
+        means = class_means(values, places)
         precision = LedoitWolf().fit(values - means[places]).precision_
         return cls(values, labels, places, means, precision)
 
@@ -67,3 +67,9 @@ class Classes:
         away = [self.values[side].mean(0) - others for side in sides]
         apart = [float(one @ self.precision @ one) for one in away]
         return sides[int(np.argmax(apart))]
+
+
+def class_means(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Means ``[K, D]``, float64, of values ``[N, D]`` by the place of their class, ``[N]``."""
+    count = int(places.max()) + 1
+    return np.stack([values[places == place].mean(0, dtype=np.float64) for place in range(count)])
