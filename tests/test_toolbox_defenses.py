@@ -301,6 +301,36 @@ def test_the_same_seed_gives_the_same_result(bench: Bench, tmp_path: Path) -> No
 
 
 @toolbox
+@pytest.mark.parametrize(
+    ("name", "train"), [("AutoEncoderDefense", "train_autoencoder"), ("REFINE", "train_unet")]
+)
+def test_with_more_epochs_the_rate_falls_later(
+    name: str, train: str, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Told(Exception):
+        pass
+
+    def tell(_: Any, train_set: Any, test_set: Any, schedule: dict[str, Any]) -> None:
+        raise Told(schedule["epochs"], schedule["schedule"])
+
+    monkeypatch.setattr(getattr(bench.core, name), train, tell)
+    training = ToolboxTraining(epochs=10, milestones=(5, 7))
+    for options, expected in (({}, (10, [5, 7])), ({"epochs": 30}, (30, [15, 21]))):
+        with pytest.raises(Told) as told:
+            run_defense(
+                bench.core,
+                name,
+                bench.suspicion(classifier("rn")),
+                target=TARGET,
+                seed=0,
+                training=training,
+                work_dir=tmp_path,
+                options=options,
+            )
+        assert told.value.args == expected
+
+
+@toolbox
 def test_pruned_channels_stay_silent_and_move_with_the_model(bench: Bench, tmp_path: Path) -> None:
     found = bench.run("Pruning", bench.suspicion(classifier("vit")), tmp_path, prune_rate=0.5)
     assert found.model is not None

@@ -122,11 +122,15 @@ def refine(
 
 
 def _adam(job: Job, name: str, lr: float, epochs: int | None) -> dict[str, Any]:
+    """The shared training by Adam; over epochs of its own the rate falls at the same shares."""
+    shared = job.training
+    epochs = shared.epochs if epochs is None else epochs
     return job.schedule(
         name,
         len(job.suspicion.clean),
         lr=lr,
-        epochs=job.training.epochs if epochs is None else epochs,
+        epochs=epochs,
+        schedule=[round(at * epochs / shared.epochs) for at in shared.milestones],
         betas=(0.9, 0.999),
         eps=1e-8,
         weight_decay=0.0,
