@@ -1,26 +1,30 @@
-"""The tables of README and docs say what the committed results say."""
+"""The tables and pictures of README and docs say what the committed results say."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "tables.py"
+SCRIPTS = Path(__file__).parent.parent / "benchmarks"
+
+
+def script(name: str) -> ModuleType:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPT.parent))
-        spec.loader.exec_module(module)
-    return module
+    return script("tables")
+
+
+@pytest.fixture(scope="module")
+def heat() -> ModuleType:
+    return script("heat")
 
 
 def test_the_pages_show_the_committed_results(tables: ModuleType) -> None:
@@ -47,3 +51,27 @@ def test_a_spread_tells_the_range_where_there_is_one(tables: ModuleType) -> None
     assert tables.spread([{"ca": 0.5}, {"ca": 0.75}], "ca") == "62.5 (50.0–75.0)"
     assert tables.spread([{"ca": 0.5}, {}], "ca") == "50.0"
     assert tables.spread([{}], "ca") == ""
+
+
+def test_the_pictures_show_the_committed_grid(heat: ModuleType) -> None:
+    for base in heat.bases():
+        picture = heat.PICTURES / f"{base}.png"
+        shown = heat.shown_by(picture)
+        assert shown == heat.fingerprint(heat.boxes_of(base)), f"run benchmarks/heat.py: {picture}"
+
+
+def test_a_box_tells_rates_and_what_did_not_work(heat: ModuleType) -> None:
+    left = {"outcome": "rejected", "ca_after": 0.8, "asr_after": 1.0}
+    assert heat.box_of([left]) == heat.Box("100.0 ○", "80.0", 1.0)
+    assert heat.box_of([{"outcome": "ok", "fpr": 0.125}]).small == "FPR 12.5"
+    assert heat.box_of([{"outcome": "impossible"}]).small == "–"
+    assert heat.box_of([]).small == "not run"
+
+
+def test_a_picture_keeps_what_it_shows(heat: ModuleType, tmp_path: Path) -> None:
+    boxes = {"badnets": [heat.Box("1.0", "97.0", 0.01)] * len(heat.COLUMNS)}
+    picture = tmp_path / "heat.png"
+    heat.write(heat.drawn(boxes), picture, heat.fingerprint(boxes))
+    assert heat.shown_by(picture) == heat.fingerprint(boxes)
+    other = {"badnets": [heat.Box("2.0", "97.0", 0.02)] * len(heat.COLUMNS)}
+    assert heat.shown_by(picture) != heat.fingerprint(other)
