@@ -9,6 +9,7 @@ Of several rows about the same cell the newest stays, and rows of other grids st
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
 RESULTS = Path(__file__).parent / "results" / "grid.json"
-NAMES = ("kind", "base", "tower", "attack", "defense", "seed")
+NAMES = ("kind", "base", "tower", "attack", "attack_file", "defense", "seed", "rebound")
 
 
 def main(
@@ -28,8 +29,18 @@ def main(
 ) -> None:
     """Gather the claims of stores."""
     for folder in store:
-        rows = newest(rows_of(Store.open(folder, create=False))).values()
-        merge_rows(out, [{"measure": "grid", **flat(row)} for row in rows], experiment, command_of)
+        rows = [
+            {"measure": "grid", **flat(row)}
+            for row in newest(rows_of(Store.open(folder, create=False))).values()
+        ]
+        there = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+        when = {experiment(row): row["created"] for row in there}
+        merge_rows(
+            out,
+            [row for row in rows if row["created"] >= when.get(experiment(row), "")],
+            experiment,
+            command_of,
+        )
 
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:

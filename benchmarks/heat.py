@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_tables import DEFENSES
+from bench_tables import DEFENSES, detected
 from flare_tables import none_first
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -79,8 +79,9 @@ def box_of(rows: Rows) -> Box:
     """What came of a defence, over its seeds."""
     if all("asr_after" in row for row in rows):
         return rated(rows, "after")
-    rates = [f"{key.upper()} {mean(rows, key)}" for key in ("tpr", "fpr") if key in rows[0]]
-    return Box(small="\n".join(rates) or "–")
+    outcomes = distinct(rows, "outcome")
+    told = "–" if outcomes == ["impossible"] else "\n".join(outcomes)
+    return Box(small=detected(rows).replace(", ", "\n") or told)
 
 
 def rated(rows: Rows, when: str) -> Box:

@@ -173,6 +173,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
     "bench demo": bench("demo", *REPAIRS, "linear_probe", floor=True),
+    "bench demo_vit": bench("demo_vit", *REPAIRS, "linear_probe", "rvpt", floor=True),
     "bench demo purifiers": bench("demo", *PURIFIERS, floor=True),
     "bench demo toolbox": bench("demo", *TOOLBOX),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),

@@ -55,7 +55,7 @@ def test_a_small_grid(
     assert 20 < tuned["asr_rebound_n"] < 40
     assert tuned["passes"] == 3 * 16
     assert tuned["found_target"] is None
-    assert rows["none", "fine_tuning"]["false_alarm"] is False
+    assert "false_alarm" not in rows["none", "fine_tuning"], "it accuses nobody"
     assert rows["badnets", "linear_probe"]["ca_after_n"] == 40
     assert "ca_rebound" not in rows["badnets", "linear_probe"], "it has no texts to train with"
     assert rows["badnets", "rvpt"]["outcome"] == "impossible"
@@ -97,7 +97,7 @@ def test_settings_of_a_recipe_and_of_a_victim_shape_the_cells(grid: Path, tmp_pa
     after = keys(grid)
     assert before["clean"] == after["clean"]
     assert before["victim"] != after["victim"]
-    assert before["repair"].isdisjoint(after["repair"] - before["repair"])
+    assert before["repair"].isdisjoint(after["repair"])
 
 
 @pytest.mark.parametrize("name", shipped_recipes(GROUP))
@@ -119,6 +119,7 @@ def test_shipped_grids_can_be_planned(name: str) -> None:
         (("rvpt: {}", "toolbox:NAD: {epoch: 1}"), r"defenses\.toolbox:NAD\.epoch"),
         (("rebound: 2", "metrics: [recall]"), "metrics.*'classification' or 'retrieval'"),
         (("rebound: 2", "metrics: []"), "one or more entries in metrics"),
+        (("rebound: 2", "rebound: -1"), "rebound of 0 or more benign steps, got -1"),
         (("rebound: 2", "seeds: [0, 0]"), r"different seeds of 0 or more, got \[0, 0\]"),
         (("rebound: 2", "seeds: [-1]"), r"different seeds of 0 or more, got \[-1\]"),
         (("attacks: [none, badnets]", "attacks: []"), "one or more entries in attacks"),

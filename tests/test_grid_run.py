@@ -145,6 +145,7 @@ def test_numbers_that_are_none_are_not_stored(tmp_path: Path, value: float) -> N
     cell = Cell(Kind("odd", compute, ()), {"name": "odd"})
     assert run([cell], tmp_path / "store", Here()) == Ran(0, 1)
     assert "ValueError" in marks_of(tmp_path / "store")["odd"].reason
+    assert not list((tmp_path / "store" / "artefacts").iterdir()), "it leaves no files"
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(

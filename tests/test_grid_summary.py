@@ -89,6 +89,14 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
     assert header_and_cells([row])[1][0][4] == "25.0"
 
 
+def test_seeds_are_told_in_order_whichever_ended_first(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "store")
+    for when, seed in enumerate((10, 2, 0)):
+        put(store, seed, created=f"2025-01-0{when + 1}", **rate("asr", 0.1))
+    (row,) = summary(rows_of(store))
+    assert row["about"]["seeds"] == "0 2 10"
+
+
 def test_of_older_results_the_newest_counts(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "store")
     put(store, 0, created="2024-01-01", **rate("asr", 0.9))

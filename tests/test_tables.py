@@ -65,6 +65,8 @@ def test_a_box_tells_rates_and_what_did_not_work(heat: ModuleType) -> None:
     assert heat.box_of([left]) == heat.Box("100.0 ○", "80.0", 1.0)
     assert heat.box_of([{"outcome": "ok", "fpr": 0.125}]).small == "FPR 12.5"
     assert heat.box_of([{"outcome": "impossible"}]).small == "–"
+    assert heat.box_of([{"outcome": "failed"}]).small == "failed"
+    assert heat.box_of([{"outcome": "ok", "fpr": 0.1}, {"outcome": "failed"}]).small == "ok\nfailed"
     assert heat.box_of([]).small == "not run"
 
 

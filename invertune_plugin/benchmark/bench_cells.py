@@ -19,7 +19,7 @@ from invertune_plugin.adapters.open_clip import load_clip, zero_shot_classifier
 from invertune_plugin.benchmark.bench_compute import compute_clean, compute_repair, compute_victim
 from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
 from invertune_plugin.benchmark.bench_purify import compute_purified
-from invertune_plugin.benchmark.bench_recipe import CLEAN, BenchRecipe, attacked
+from invertune_plugin.benchmark.bench_recipe import BenchRecipe, attacked
 from invertune_plugin.benchmark.bench_toolbox import compute_toolbox
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.grid.cells import METHODS, Cell, Kind
@@ -70,7 +70,7 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
 def _impossible(cell: Cell) -> str | None:
     """Why a defence cannot work on a victim, told before anything is trained."""
     victim, defense = cell.parents[0].settings, cell.settings["defense"]
-    poisons = "encoder" not in (victim["made_of"] or {})
+    poisons = "encoder" not in victim["made_of"]
     if (purifier := purifier_in(defense)) is not None:
         return purifier_of(purifier).why_not() if poisons else NO_TRAINING_SET
     name = in_toolbox(defense)
@@ -167,5 +167,5 @@ def _settings(recipe: Recipe, base: str, attack: str, seed: int) -> dict[str, An
         "attack": Path(attack).stem,
         "attack_file": attack,
         "seed": seed,
-        "made_of": None if attack == CLEAN else described(recipe.attack),
+        "made_of": described(recipe.attack),
     }

@@ -9,7 +9,7 @@ from invertune_plugin.adapters.tracking import Tracker, opened
 from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_recipe import load_bench
 from invertune_plugin.benchmark.grid.bench import BenchOptions, run_bench
-from invertune_plugin.benchmark.grid.rows import flat, rates_in, rows_of
+from invertune_plugin.benchmark.grid.rows import current, flat, rates_in, rows_of
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.results_command import ResultsJob, show_results
 from invertune_plugin.benchmark.tracking import log_row
@@ -25,7 +25,7 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
         track: where to log the rows of all repairs in the store: see ``adapters.tracking``.
 
     Returns:
-        The exit code: 1 where cells failed, else 0.
+        The exit code: 1 where cells failed, in this run or an earlier one, else 0.
 
     Raises:
         InputError: grid, options or store cannot be used.
@@ -43,7 +43,7 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
 
 
 def _track(tracker: Tracker, store: Store) -> None:
-    for row in map(flat, rows_of(store)):
+    for row in map(flat, current(rows_of(store))):
         if row["kind"] == "repair":
             name = "/".join(str(row[part]) for part in ("tower", "attack", "defense"))
             rates = {field: row[field] for field in rates_in([row])}

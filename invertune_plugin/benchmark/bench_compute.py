@@ -57,7 +57,7 @@ def compute_repair(settings: Settings, parents: Parents, folder: Path, report: S
         "seconds_repair": round(sum(stage.seconds for stage in repaired.stages), 2),
         "found_target": None if found is None else opened.suspect.class_names[found],
     }
-    if victim.settings["attack"] == CLEAN:
+    if victim.settings["attack"] == CLEAN and baseline_of(name).detects:
         row["false_alarm"] = found is not None
     if repaired.inverted is not None:
         write_inverted(folder, repaired.inverted)

@@ -49,6 +49,8 @@ class BenchRecipe:
             raise InputError(
                 f"Expected different seeds of 0 or more, got {list(self.seeds)}. Correct them."
             )
+        if self.rebound < 0:
+            raise InputError(f"Expected rebound of 0 or more benign steps, got {self.rebound}.")
         for name, options in self.defenses.items():
             check_defense(name, options)
         for base in self.recipes:

@@ -13,7 +13,7 @@ from invertune_plugin.benchmark.grid.export import (
     to_markdown,
 )
 from invertune_plugin.benchmark.grid.filters import matches, parse_filters
-from invertune_plugin.benchmark.grid.rows import Row, differences, flat, rows_of
+from invertune_plugin.benchmark.grid.rows import Row, current, differences, flat, rows_of
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid.summary import summary
 from invertune_plugin.console import say, table
@@ -66,8 +66,10 @@ def show_results(job: ResultsJob) -> None:
     for path, _ in outputs:
         if path is not None:
             refuse_existing(path, job.overwrite)
-    rows = rows_of(Store.open(job.store, create=False))
-    other = [] if job.diff is None else rows_of(Store.open(job.diff, create=False))
+    every = rows_of(Store.open(job.store, create=False))
+    rows = current(every)
+    older = len(every) - len(rows)
+    other = [] if job.diff is None else current(rows_of(Store.open(job.diff, create=False)))
     filters = parse_filters(job.where, [flat(row) for row in [*rows, *other]])
     rows, other = ([r for r in some if matches(filters, flat(r))] for some in (rows, other))
     if job.summary:
@@ -76,6 +78,8 @@ def show_results(job: ResultsJob) -> None:
         table(*header_and_cells(rows))
         over = "means over seeds, bootstrapped over them" if job.summary else "over images"
         say(f"{len(rows)} rows. Shares in % with 95 % intervals, {over}.")
+        if older:
+            say(f"Left out: {older} older results of cells that were computed again.")
     else:
         _compare(rows, other)
     for path, written in outputs:

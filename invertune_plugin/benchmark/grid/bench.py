@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invertune_plugin.benchmark.grid.cells import Cell
@@ -14,6 +14,7 @@ from invertune_plugin.benchmark.grid.plan import Plan, choose, plan_cells
 from invertune_plugin.benchmark.grid.run import Ran, mark_cells, run_plan
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.console import item_progress, say, table
+from invertune_plugin.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class BenchOptions:
     wait: bool = False
     again: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a run without processes."""
+        if self.jobs < 1:
+            raise InputError(f"Expected one or more jobs, got {self.jobs}.")
+
 
 def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran:
     """Run a grid, or go on with it.
@@ -44,6 +50,9 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
         cells: all cells of the grid that are wanted.
         folder: of the store; on a cluster, a folder that all its machines share.
         options: how.
+
+    Returns:
+        What was done; cells that failed in an earlier run and are not tried again have failed.
 
     Raises:
         InputError: options or store cannot be used, another run uses the store, or the disk is
@@ -57,14 +66,18 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
     with store.locked(options.wait):
         plan = plan_cells(chosen, store, options.again)
         mark_cells(plan, store)
+        earlier = len(plan.failed)
+        if earlier:
+            say(f"{earlier} cells failed in an earlier run; --again tries them once more.")
         if not plan.missing:
-            return Ran(0, 0)
+            return Ran(0, earlier)
         _tell(plan, store, options)
         with (
             closing(open_engine(options.jobs, options.scheduler)) as engine,
             item_progress("cells") as advance,
         ):
-            return run_plan(plan, store, engine, say, advance)
+            ran = run_plan(plan, store, engine, say, advance)
+        return replace(ran, failed=ran.failed + earlier)
 
 
 def _tell(plan: Plan, store: Store, options: BenchOptions) -> None:

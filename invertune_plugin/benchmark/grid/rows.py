@@ -18,7 +18,10 @@ _BESIDE = ("reason", "reliable", "commit", "created", "key")
 
 
 def rows_of(store: Store) -> list[Row]:
-    """One row per claim and per mark: kind, names, outcome, record, costs; sorted by names."""
+    """One row per claim and per mark, of older code too; sorted by names.
+
+    A row has kind, names, outcome, record and costs.
+    """
     claims = store.claims() + store.claims("failures")
     return sorted((_row(claim) for claim in claims), key=lambda row: str(identity(row)))
 
@@ -119,6 +122,12 @@ def _row(claim: Claim) -> Row:
 def newest(rows: Iterable[Row]) -> dict[tuple[tuple[str, str], ...], Row]:
     """Rows by ``identity``; of several about the same, from older code, the newest one."""
     return {identity(row): row for row in sorted(rows, key=lambda row: str(row["created"]))}
+
+
+def current(rows: Iterable[Row]) -> list[Row]:
+    """The newest row about each cell, sorted by names."""
+    kept = newest(rows)
+    return [kept[about] for about in sorted(kept)]
 
 
 def _aside(name: str, row: Row) -> bool:

@@ -144,12 +144,13 @@ class Store:
         key = claim.about.key
         if self.usable(key):
             return
+        text = claim.to_json()
         with self._room():
             if work is not None and claim.artefacts:
                 if self.folder(key).exists():
                     shutil.rmtree(self.folder(key))
                 work.replace(self.folder(key))
-            self._write(self._path("claims", key), claim.to_json())
+            self._write(self._path("claims", key), text)
             self._path("failures", key).unlink(missing_ok=True)
 
     def mark(self, claim: Claim) -> None:

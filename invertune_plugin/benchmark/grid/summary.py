@@ -29,7 +29,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
     for row in newest(rows).values():
         about = {name: v for name, v in row["about"].items() if not name.endswith("seed")}
         groups.setdefault(identity(row | {"about": about}), []).append(row)
-    return [_merged(groups[key]) for key in sorted(groups)]
+    return [_merged(sorted(groups[key], key=_seed)) for key in sorted(groups)]
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float] | None:
@@ -48,6 +48,11 @@ def bootstrap(values: Sequence[float]) -> tuple[float, float] | None:
 @lru_cache
 def _resamples(count: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
+
+
+def _seed(row: Row) -> tuple[int, str]:
+    seed = str(row["about"].get("seed", ""))
+    return len(seed), seed
 
 
 def _merged(rows: Sequence[Row]) -> Row:

@@ -17,7 +17,7 @@ from invertune_plugin.benchmark.grid_report.measures import TERMS_OF_THE_PAGE, i
 from invertune_plugin.benchmark.grid_report.shares import shares_in
 from invertune_plugin.benchmark.grid_report.standings import Standing, complete, points, standings
 from invertune_plugin.benchmark.grid_report.tables import NONE, NOT_RUN, GridTable, tables_of
-from invertune_plugin.benchmark.grid_report.trouble import BAD, doubts, troubles
+from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
 from invertune_plugin.benchmark.html import render_page, script, script_hash
 
 ROOM = 8 * 1024 * 1024
@@ -39,7 +39,7 @@ class GridPage:
 
 
 def render_grid(
-    title: str, contents: Contents, planned: Sequence[Names] = (), room: int = ROOM
+    title: str, contents: Contents, planned: Sequence[Names] = (), room: int | None = None
 ) -> GridPage:
     """Render the report of a store. All texts of a store are untrusted and escaped.
 
@@ -47,12 +47,12 @@ def render_grid(
         title: of the page.
         contents: of the store.
         planned: names of cells that the grid has, in the store or not.
-        room: most bytes of pictures.
+        room: most bytes of pictures; ``ROOM`` where none is given.
     """
     tables = tables_of(contents, planned)
     positions = [position for table in tables for position in table.positions.values()]
     states: Counter[str] = sum((p.states for p in positions), Counter())
-    evidence = evidence_of(contents, tables, room)
+    evidence = evidence_of(contents, tables, ROOM if room is None else room)
     measures = in_reading_order(name for p in positions for name in p.means)
     victims = [position for table in tables for position in table.before.values()]
     shown = [*measures, *in_reading_order(name for p in victims for name in p.means)]
@@ -96,8 +96,9 @@ def _glance(
 ) -> dict[str, str]:
     """The few facts a reader looks for first."""
     every = sum(states.values())
-    done = every - sum(states[state] for state in BAD)
-    doubtful = sum(bool(c.doubts) for seeds in contents.cells.values() for c in seeds.values())
+    cells = [claim for seeds in contents.cells.values() for claim in seeds.values()]
+    done = sum(bool(shares_in(claim.record)) for claim in cells)
+    doubtful = sum(bool(claim.doubts) for claim in cells)
     seconds = sum(claim.cost.seconds for claim in contents.claims.values() if claim.cost)
     return {
         "Cells with numbers": f"{done:,} of {every:,}",

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid_report.shares import is_number
 from invertune_plugin.benchmark.grid_report.tables import NONE, GridTable, Position
 
@@ -23,7 +22,7 @@ class Standing:
         rebound: mean ASR after rebound.
         ca_change: mean change of CA, in [-1, 1].
         ca_change_clean: change of CA on the clean model.
-        false_alarms: (alarms, clean models), for defences that search for a target.
+        false_alarms: (alarms, clean models), for defences that say whether there is a backdoor.
         seconds: mean of its cells.
     """
 
@@ -97,14 +96,8 @@ def _change(table: GridTable, attack: str, defense: str) -> float | None:
 
 def _false_alarms(positions: Sequence[Position]) -> tuple[int, int] | None:
     claims = [claim for position in positions for claim in position.claims.values()]
-    if not any(_names_a_target(claim) for claim in claims):
-        return None
     alarms = [a for c in claims if isinstance(a := c.record.get("false_alarm"), bool)]
     return (sum(alarms), len(alarms)) if alarms else None
-
-
-def _names_a_target(claim: Claim) -> bool:
-    return claim.record.get("found_target") is not None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -35,12 +35,14 @@ class Baseline:
         run: (suspect, data, config, seed, report, processes) -> what it made.
         needs: what it needs of the defender's data.
         why_not: why it cannot work on a suspect, in a sentence; None where it can.
+        detects: whether it says of a model that it has a backdoor, and can be wrong about it.
     """
 
     config: type[Any]
     run: Callable[[Any, DefenderData, Any, int, Report | None, Processes], Repaired]
     needs: tuple[Need, ...] = ()
     why_not: Callable[[Any], str | None] = _works_always
+    detects: bool = False
 
 
 BASELINES: Catalogue[Baseline] = Catalogue(
@@ -53,7 +55,7 @@ BASELINES: Catalogue[Baseline] = Catalogue(
         "par": Baseline(Par, par, ("pairs",)),
         "linear_probe": Baseline(LinearProbe, linear_probe, ("labels",)),
         "rvpt": Baseline(Rvpt, rvpt, ("labels",), why_no_prompts),
-        "inver_tune": Baseline(InverTuneConfig, inver_tune, ("images",)),
+        "inver_tune": Baseline(InverTuneConfig, inver_tune, ("images",), detects=True),
     },
     lambda found: isinstance(found, Baseline),
 )
