@@ -40,3 +40,8 @@ def test_fields_by_hand() -> None:
     clean = search_fields(found, [])
     assert clean["fpr"] == 0.4
     assert not {"tpr", "auroc"} & clean.keys()
+
+
+def test_a_search_that_failed_has_no_rates() -> None:
+    failed = Purified(np.zeros(3), (), (Stage("it", Outcome.FAILED, "untrained"),))
+    assert search_fields(failed, [0]) == search_fields(failed, []) == {}

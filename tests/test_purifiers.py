@@ -176,6 +176,13 @@ def test_outliers_by_hand() -> None:
     assert removed_outliers(scores, OutlierConfig(deviations=1.3)).poisoned == [4, 6]
 
 
+def test_nothing_is_far_from_scores_that_are_equal() -> None:
+    scores = np.array([1.0, 1, 1, 1, 1 + 1e-9, 2])
+    found = removed_outliers(scores, OutlierConfig())
+    assert found.poisoned == []
+    assert "equal" in found.reason
+
+
 def test_spectral_scores_by_hand() -> None:
     """The main direction is the first axis: centred squares 9, 1, 16 over their mean."""
     points = torch.tensor([[-3.0, 0.1], [-1.0, -0.2], [4.0, 0.1]])
@@ -203,6 +210,14 @@ def test_activation_clustering_finds_a_small_cluster(small: int) -> None:
     assert (scores[chosen] > 0).all()
     assert (np.delete(scores, chosen) < 0).all()
     assert silhouette > 0.1
+
+
+def test_one_odd_sample_among_many() -> None:
+    points = torch.randn(6000, 4, generator=torch.Generator().manual_seed(1)).numpy()
+    points[17] += 600
+    _, found, silhouette = two_clusters(points, ActivationClustering(), 1)
+    assert np.flatnonzero(found).tolist() == [17]
+    assert silhouette > 0.5
 
 
 def test_activation_clustering_of_equal_samples() -> None:
@@ -255,6 +270,14 @@ def test_options_are_checked_before_any_work(name: str) -> None:
 def test_bad_input(name: str, data: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run_purifier(name, model_of("vit"), data, options)
+
+
+@pytest.mark.parametrize("name", ["dao", "spectral_signatures", "directions"])
+def test_activations_that_are_no_numbers_are_refused(name: str) -> None:
+    model = model_of("rn")
+    next(model.clip.visual.parameters()).data[0] = math.nan
+    with pytest.raises(InputError, match="Expected finite activations for"):
+        run_purifier(name, model, data_for(name))
 
 
 def test_models_that_cannot_be_read() -> None:

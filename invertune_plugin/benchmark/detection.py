@@ -10,6 +10,7 @@ import yaml
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.defenses.purify import Purified
 from invertune_plugin.errors import InputError
+from invertune_plugin.outcome import Outcome
 
 
 def name_and_options(text: str) -> tuple[str, Mapping[str, Any]]:
@@ -34,11 +35,15 @@ def name_and_options(text: str) -> tuple[str, Mapping[str, Any]]:
 def search_fields(found: Purified, poisoned: Sequence[int]) -> dict[str, float]:
     """``tpr``, ``fpr`` and ``auroc`` of a search as flat fields, as far as the truth defines them.
 
+    None of a search that failed: to flag nothing for that reason is no merit.
+
     Args:
         found: what a purifier found.
         poisoned: indices of the items that are poisoned in truth.
     """
     fields: dict[str, float] = {}
+    if found.outcome is Outcome.FAILED:
+        return fields
     for name, rate in found.rates(poisoned).items():
         fields |= rate_fields(name, rate) if rate.n else {}
     auroc = found.auroc(poisoned)

@@ -131,6 +131,20 @@ def told_progress(name: str, say: Report, times: int = 4) -> Callable[[int, int]
     return progress
 
 
+def refuse_non_finite(name: str, values: np.ndarray) -> None:
+    """Refuse what a model makes of a set, ``[N, D]``, where it is no number.
+
+    Raises:
+        InputError: a value is infinite or no number.
+    """
+    odd = np.flatnonzero(~np.isfinite(values).all(1))
+    if len(odd):
+        raise InputError(
+            f"Expected finite activations for {name}, got others for {len(odd)} of {len(values)} "
+            f"images, first for number {odd[0]}. Look at these images and at the model's weights."
+        )
+
+
 def check_items(name: str, dataset: Items[Any], needs: Sequence[Need]) -> None:
     """Refuse a set that a purifier cannot work with, before it begins.
 

@@ -11,7 +11,14 @@ from torch import nn
 from invertune_plugin.data import Items, texts_of
 from invertune_plugin.defenses.flare.features import FeatureConfig, Features, abnormal_features
 from invertune_plugin.defenses.flare.sides import check_fit
-from invertune_plugin.defenses.purify import Found, Purified, Report, timed_search, told_progress
+from invertune_plugin.defenses.purify import (
+    Found,
+    Purified,
+    Report,
+    refuse_non_finite,
+    timed_search,
+    told_progress,
+)
 from invertune_plugin.outcome import Outcome
 
 
@@ -39,12 +46,13 @@ def read_and_judged(
         with_last: read what the last linear layer takes in, too.
 
     Raises:
-        InputError: no normalisation layers, or an untrained model.
+        InputError: no normalisation layers, an untrained model, or activations that are no numbers.
     """
 
     def search(say: Report) -> Found:
         progress = told_progress(name, say)
         features = abnormal_features(model, dataset, config, seed, progress, with_last=with_last)
+        refuse_non_finite(name, features.values)
         unfit = check_fit(features.predictions, texts_of(dataset))
         if unfit is not None:
             return Found(np.zeros(len(dataset)), (), unfit, outcome=Outcome.FAILED)

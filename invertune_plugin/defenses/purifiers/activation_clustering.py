@@ -22,6 +22,9 @@ from invertune_plugin.defenses.purifiers.embeddings import image_embeddings
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items, timed_search
 from invertune_plugin.errors import InputError
 
+SILHOUETTE_OF = 2000
+"""Samples of a label at most: its cost grows with their square."""
+
 
 @dataclass(frozen=True)
 class ActivationClustering:
@@ -117,7 +120,15 @@ def two_clusters(
     scores = away[:, 1 - smaller] - away[:, smaller]
     if small.all() or not small.any() or count < 3:
         return scores, np.zeros(count, dtype=bool), 0.0
-    silhouette = silhouette_score(
-        places, fitted.labels_, sample_size=min(count, 2000), random_state=seed
-    )
-    return scores, small, float(silhouette)
+    some = _of_both(small, seed)
+    return scores, small, float(silhouette_score(places[some], small[some]))
+
+
+def _of_both(small: np.ndarray, seed: int) -> np.ndarray:
+    """At most ``SILHOUETTE_OF`` indices at random, members of both clusters among them."""
+    order = np.random.default_rng(seed).permutation(len(small))
+    if len(small) <= SILHOUETTE_OF:
+        return order
+    few, many = order[small[order]], order[~small[order]]
+    few = few[: max(1, round(SILHOUETTE_OF * small.mean()))]
+    return np.concatenate([few, many[: SILHOUETTE_OF - len(few)]])

@@ -23,8 +23,8 @@ def clip_score(
 ) -> Purified:
     """Remove the pairs of lowest cosine of image and mean caption.
 
-    With a clean CLIP poisoned pairs fit badly; a CLIP that was trained on them has learnt that they
-    fit, and sees nothing.
+    Poisoned pairs fit a clean CLIP badly. One that was trained on them has learnt in part that they
+    fit; those of our grids, fine-tuned with 3 % of poison, still tell (``docs/benchmark.md``).
 
     Args:
         model: a ``ZeroShotClassifier``.

@@ -50,6 +50,8 @@ def component_sets(values: np.ndarray, seed: int = 0) -> Iterator[tuple[int, np.
         return
     whitening = PCA(whiten=True).fit(values)
     full = int((whitening.explained_variance_ > LEAST_VARIANCE).sum())
+    if full < 1:
+        return
     white = whitening.transform(values)
     for rank in sorted({min(rank, full) for rank in (*RANKS, full)}):
         for contrast in CONTRASTS:

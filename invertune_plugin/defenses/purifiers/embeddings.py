@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invertune_plugin.data import Items, batches, texts_of, to_unit
-from invertune_plugin.defenses.purify import Report, told_progress
+from invertune_plugin.defenses.purify import Report, refuse_non_finite, told_progress
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import inputs_of, last_linear
 from invertune_plugin.modes import frozen
@@ -26,7 +26,7 @@ def image_embeddings(
     linear layer takes in.
 
     Raises:
-        InputError: the model has neither.
+        InputError: the model has neither, or a value is no finite number.
     """
     progress, found, done = told_progress(name, say), [], 0
     device = next(model.parameters()).device
@@ -40,7 +40,9 @@ def image_embeddings(
             found.append((seen.pop() if encode is None else encode(pixels)).float().cpu())
             done += len(images)
             progress(done, len(dataset))
-    return torch.cat(found)
+    embeddings = torch.cat(found)
+    refuse_non_finite(name, embeddings.numpy())
+    return embeddings
 
 
 @torch.no_grad()

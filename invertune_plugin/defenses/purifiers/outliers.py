@@ -36,9 +36,17 @@ class OutlierConfig:
 
 
 def removed_outliers(scores: np.ndarray, config: OutlierConfig) -> Found:
-    """The samples whose score ``[N]`` is an outlier, and how many deviations they are away."""
+    """The samples whose score ``[N]`` is an outlier.
+
+    None is where half of the scores or more are equal: there is no deviation to hold them against.
+    """
     middle = np.median(scores)
     spread = NORMAL * np.median(np.abs(scores - middle))
+    if spread == 0:
+        reason = (
+            f"Half or more of the {len(scores)} scores are equal, so that none is far from them."
+        )
+        return Found(scores, [], reason, {"median": float(middle)})
     cut = float(middle + config.deviations * spread)
     poisoned = np.flatnonzero(scores > cut)
     reason = (
