@@ -130,6 +130,21 @@ def test_failed_cells_are_tried_again_where_asked_for(tmp_path: Path, log: Path)
     assert marks_of(tmp_path / "store") == {}
 
 
+def test_a_grid_that_has_failed_before_has_failed(
+    tmp_path: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_bench(chain(tmp_path), tmp_path / "store", BenchOptions())
+    assert first.failed > 0
+    capsys.readouterr()
+    assert run_bench(chain(tmp_path), tmp_path / "store", BenchOptions()) == Ran(0, 3)
+    assert "3 cells failed earlier, or need one that did; --again" in capsys.readouterr().err
+
+
+def test_a_run_without_processes_is_refused() -> None:
+    with pytest.raises(InputError, match="one or more jobs, got 0"):
+        BenchOptions(jobs=0)
+
+
 def test_impossible_pairs_are_marked(tmp_path: Path) -> None:
     run(grid(("cross",), ("ft",)), tmp_path / "store", Here())
     marks = marks_of(tmp_path / "store")

@@ -35,17 +35,40 @@ from invertune_plugin.zero_shot import ZeroShotClassifier
 
 TRAINING = tuple(
     f"invertune_plugin.{name}"
-    for name in ("adapters.shapes", "attacks", "data", "metrics", "training", "triggers")
+    for name in (
+        "adapters.open_clip",
+        "adapters.parquet",
+        "adapters.shapes",
+        "attacks",
+        "batch_norm",
+        "benchmark.models",
+        "benchmark.sources",
+        "data",
+        "metrics",
+        "modes",
+        "training",
+        "triggers",
+        "zero_shot",
+    )
 )
 """What shapes models: a change of a defence trains none of them again."""
 
 MEASURING = tuple(
     f"invertune_plugin.{name}"
-    for name in ("benchmark.bench_metrics", "benchmark.bench_open", "retrieval")
+    for name in (
+        "batch_norm",
+        "benchmark.bench_metrics",
+        "benchmark.bench_open",
+        "benchmark.rebound",
+        "benchmark.run",
+        "benchmark.sources",
+        "benchmark.victims",
+        "retrieval",
+    )
 )
 """What shapes the numbers of a model, beside that."""
 
-SHARED = (compute_repair.__module__, trained_on.__module__)
+SHARED = (compute_repair.__module__, in_toolbox.__module__, trained_on.__module__)
 """What defences that read the training set share with our repairs."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +49,8 @@ class BenchRecipe:
             raise InputError(
                 f"Expected different seeds of 0 or more, got {list(self.seeds)}. Correct them."
             )
+        _refuse_same_names("recipes", self.recipes)
+        _refuse_same_names("attacks", self.attacks)
         if self.rebound < 0:
             raise InputError(f"Expected rebound of 0 or more benign steps, got {self.rebound}.")
         for name, options in self.defenses.items():
@@ -56,6 +58,18 @@ class BenchRecipe:
         for base in self.recipes:
             for attack in self.attacks:
                 attacked(attack, base)
+
+
+def _refuse_same_names(what: str, entries: Sequence[str]) -> None:
+    """Tables call a file by its stem: two of one name, or one called like the clean model, mix."""
+    stems = [Path(entry).stem for entry in entries]
+    mixed = [e for e, stem in zip(entries, stems, strict=True) if stems.count(stem) > 1]
+    mixed += [entry for entry in entries if Path(entry).stem == CLEAN != entry]
+    if mixed:
+        raise InputError(
+            f"Expected {what} of different names, none but the clean model called {CLEAN!r}, got "
+            f"{', '.join(dict.fromkeys(mixed))}. Rename files."
+        )
 
 
 def attacked(attack: str, base: str) -> Recipe:

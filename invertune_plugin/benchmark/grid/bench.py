@@ -15,6 +15,7 @@ from invertune_plugin.benchmark.grid.run import Ran, mark_cells, run_plan
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.console import item_progress, say, table
 from invertune_plugin.errors import InputError
+from invertune_plugin.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
     with store.locked(options.wait):
         plan = plan_cells(chosen, store, options.again)
         mark_cells(plan, store)
-        earlier = len(plan.failed)
+        waiting = [mark for mark in plan.marked.values() if mark.outcome == Outcome.FAILED.value]
+        earlier = len(plan.failed) + len(waiting)
         if earlier:
-            say(f"{earlier} cells failed in an earlier run; --again tries them once more.")
+            say(f"{earlier} cells failed earlier, or need one that did; --again tries them anew.")
         if not plan.missing:
             return Ran(0, earlier)
         _tell(plan, store, options)
