@@ -275,7 +275,16 @@ def content_sha256(dataset: Items[T]) -> str:
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """Turn ``uint8`` images into floats in [0, 1] (what every model and trigger here works on)."""
+    """Turn ``uint8`` images into floats in [0, 1] (what every model and trigger here works on).
+
+    Raises:
+        InputError: they are of another type; floats have been divided by 255 before, it may be.
+    """
+    if images.dtype != torch.uint8:
+        raise InputError(
+            f"Expected uint8 images from the data set, got {images.dtype}. Load them with "
+            "PILToTensor in place of ToTensor."
+        )
     return images.to(torch.float32).div_(255.0)
 
 

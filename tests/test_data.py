@@ -23,6 +23,14 @@ def images_of(levels: list[int]) -> InMemory[int]:
     return InMemory(grey.expand(-1, 3, 2, 2).contiguous(), levels)
 
 
+def test_images_that_are_no_bytes_are_refused() -> None:
+    assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx(
+        [0, 0.2, 1]
+    )
+    with pytest.raises(InputError, match=r"uint8 images .* got torch\.float32\. Load them with PIL"):
+        to_unit(torch.rand(1, 3, 4, 4))
+
+
 def test_in_memory_needs_one_text_per_image() -> None:
     with pytest.raises(InputError, match="one text per image, got 2 and 1"):
         InMemory(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), [0])

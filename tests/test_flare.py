@@ -324,6 +324,8 @@ def test_a_model_that_learnt_nothing_fails_in_words() -> None:
     found = purifier().detect(turned)
     assert (found.outcome, found.poisoned) == (Outcome.FAILED, ())
     assert "Train it on the set first" in found.stages[0].reason
+    with pytest.raises(InputError, match=r"a search that works on this model.*Train it on the set"):
+        purifier().filter(turned)
 
 
 @pytest.mark.parametrize(

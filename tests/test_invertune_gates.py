@@ -513,3 +513,8 @@ def test_testing_takes_its_schedule_from_call_or_constructor() -> None:
     sources = torch.tensor(dataset.texts) != 1
     assert rates["asr"] == Rate(int((triggered[sources] == 1).sum()), 9)
     assert defence.test({"batch_size": 4}).keys() == {"ca"}
+    named = {"trigger": Patch(), "target": suspect.class_names[1]}
+    assert defence.test(named) == rates
+    for target, message in ((99, "target from 0 to .* got 99"), ("shoe", "shoe")):
+        with pytest.raises(InputError, match=message):
+            defence.test({"trigger": Patch(), "target": target})

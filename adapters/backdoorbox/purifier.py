@@ -18,7 +18,7 @@ from invertune_plugin.adapters.backdoorbox.workdir import open_work_dir
 from invertune_plugin.defenses.base import Purifier, Schedule
 from invertune_plugin.defenses.flare import FlareConfig, flare
 from invertune_plugin.defenses.flare.clusters import ClusterConfig
-from invertune_plugin.defenses.purify import Purified
+from invertune_plugin.defenses.purify import Purified, refuse_failed
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
 
@@ -100,8 +100,12 @@ class FLAREPurifier(Purifier):
         return self.found_
 
     def filter(self, dataset: Any) -> tuple[Subset[Any], list[int]]:
-        """The images that are not poisoned, augmented as before, and the indices of the others."""
-        found = self.detect(dataset)
+        """The images that are not poisoned, augmented as before, and the indices of the others.
+
+        Raises:
+            InputError: the search failed, for instance as the model has not learnt the labels.
+        """
+        found = refuse_failed(self.detect(dataset))
         return Subset(dataset, found.kept), list(found.poisoned)
 
     def _normalising(self, model: nn.Module) -> nn.Module:

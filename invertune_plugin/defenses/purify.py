@@ -131,6 +131,20 @@ def told_progress(name: str, say: Report, times: int = 4) -> Callable[[int, int]
     return progress
 
 
+def refuse_failed(found: Purified) -> Purified:
+    """What a search found, where it worked.
+
+    Raises:
+        InputError: the search failed: what was not looked at is not clean.
+    """
+    if found.outcome is Outcome.FAILED:
+        raise InputError(
+            f"Expected a search that works on this model and set, got: {found.stages[-1].reason} "
+            "detect() gives its evidence."
+        )
+    return found
+
+
 def refuse_non_finite(name: str, values: np.ndarray) -> None:
     """Refuse what a model makes of a set, ``[N, D]``, where it is no number.
 

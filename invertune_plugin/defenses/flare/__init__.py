@@ -11,7 +11,7 @@ from invertune_plugin.defenses.base import Purifier
 from invertune_plugin.defenses.flare.clusters import check_packages
 from invertune_plugin.defenses.flare.reading import read_and_judged
 from invertune_plugin.defenses.flare.verdict import FlareConfig, check_size, verdict
-from invertune_plugin.defenses.purify import Purified, Report, check_items
+from invertune_plugin.defenses.purify import Purified, Report, check_items, refuse_failed
 
 __all__ = ["FLARE", "FlareConfig", "flare"]
 
@@ -87,6 +87,10 @@ class FLARE(Purifier):
         return self.found_
 
     def filter(self, dataset: Items[Any]) -> tuple[Subset[Any], list[int]]:
-        """The samples of a set that are not poisoned, and the indices of those that are."""
-        found = self.detect(dataset)
+        """The samples of a set that are not poisoned, and the indices of those that are.
+
+        Raises:
+            InputError: the search failed, for instance as the model has not learnt the labels.
+        """
+        found = refuse_failed(self.detect(dataset))
         return Subset(dataset, found.kept), list(found.poisoned)

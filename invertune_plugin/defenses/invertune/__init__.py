@@ -80,10 +80,11 @@ class InverTune(Defense):
         """Clean accuracy and, with the attacker's ``trigger`` and ``target``, the ASR.
 
         Args:
-            schedule: ``trigger`` (a ``Trigger``), ``target`` (class index), ``batch_size`` (256).
+            schedule: ``trigger`` (a ``Trigger``), ``target`` (name or index of a class) and
+                ``batch_size`` (256).
 
         Raises:
-            InputError: no test data set was given.
+            InputError: no test data set was given, or the target is no class.
         """
         if self.test_dataset is None:
             raise InputError(
@@ -98,10 +99,19 @@ class InverTune(Defense):
                 "Give both for the ASR, or none."
             )
         if "trigger" in settings:
+            target = self._label(settings["target"])
             rates["asr"] = attack_success_rate(
-                self.get_model(), self.test_dataset, settings["trigger"], settings["target"], size
+                self.get_model(), self.test_dataset, settings["trigger"], target, size
             )
         return rates
+
+    def _label(self, target: str | int) -> int:
+        if isinstance(target, str):
+            return int(self.model.class_index(target))
+        count = len(self.model.class_names)
+        if not 0 <= target < count:
+            raise InputError(f"Expected a target from 0 to {count - 1}, got {target}.")
+        return target
 
     def get_model(self) -> Any:
         """The repaired copy, or the suspect where nothing was repaired."""
