@@ -27,7 +27,7 @@ def test_images_that_are_no_bytes_are_refused() -> None:
     assert to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx(
         [0, 0.2, 1]
     )
-    with pytest.raises(InputError, match=r"uint8 images .* got torch\.float32\. Load them with PIL"):
+    with pytest.raises(InputError, match=r"uint8 images .* got torch\.float32\. Load them"):
         to_unit(torch.rand(1, 3, 4, 4))
 
 
