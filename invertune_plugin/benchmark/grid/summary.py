@@ -29,7 +29,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
     for row in newest(rows).values():
         about = {name: v for name, v in row["about"].items() if not name.endswith("seed")}
         groups.setdefault(identity(row | {"about": about}), []).append(row)
-    return [_merged(sorted(groups[key], key=_seed)) for key in sorted(groups)]
+    return [_merged(sorted(groups[key], key=_by_seed)) for key in sorted(groups)]
 
 
 def bootstrap(values: Sequence[float]) -> tuple[float, float] | None:
@@ -50,9 +50,13 @@ def _resamples(count: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).integers(count, size=(RESAMPLES, count))
 
 
-def _seed(row: Row) -> tuple[int, str]:
-    seed = str(row["about"].get("seed", ""))
+def seed_order(seed: str) -> tuple[int, str]:
+    """Sorts seeds that are text as numbers, 2 before 10."""
     return len(seed), seed
+
+
+def _by_seed(row: Row) -> tuple[int, str]:
+    return seed_order(str(row["about"].get("seed", "")))
 
 
 def _merged(rows: Sequence[Row]) -> Row:

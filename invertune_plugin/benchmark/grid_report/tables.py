@@ -9,6 +9,7 @@ from functools import cached_property
 from urllib.parse import quote
 
 from invertune_plugin.benchmark.grid.claims import Claim
+from invertune_plugin.benchmark.grid.summary import seed_order
 from invertune_plugin.benchmark.grid_report.contents import (
     Contents,
     Names,
@@ -147,7 +148,7 @@ def _table(
     mine = [(place, seed) for place, seed in wanted if place.group == group]
     attacks = _in_order(place.attack for place, _ in mine)
     defenses = _in_order(place.defense for place, _ in mine)
-    seeds = tuple(sorted({seed for _, seed in mine}, key=lambda seed: (len(seed), seed)))
+    seeds = tuple(sorted({seed for _, seed in mine}, key=seed_order))
     positions = {}
     for attack in attacks:
         for defense in defenses:
