@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
+from invertune_plugin.benchmark.measuring import measure
 from invertune_plugin.benchmark.models import benign_model
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
-from invertune_plugin.benchmark.run import measure
 from invertune_plugin.benchmark.victims import BuiltVictim, build_victim, shipped_victims
 from invertune_plugin.benchmark.victims import victim_recipe as recipe_of
 from invertune_plugin.console import say, training_progress

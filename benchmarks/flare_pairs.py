@@ -12,21 +12,17 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.adapters.open_clip import zero_shot_classifier
-from invertune_plugin.benchmark.bench_open import Opened, open_victim
-from invertune_plugin.benchmark.bench_recipe import CLEAN
+from invertune_plugin.benchmark.bench_open import Opened, open_trained
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.detection import name_and_options, search_fields
-from invertune_plugin.benchmark.models import benign_model
 from invertune_plugin.benchmark.record import Rows, merge_rows
-from invertune_plugin.benchmark.victims import build_clean
-from invertune_plugin.console import say, training_progress
+from invertune_plugin.benchmark.victims import CLEAN
+from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
 from invertune_plugin.defenses.purifiers import run_purifier
 
@@ -44,7 +40,8 @@ def main(
     for number in seed:
         for base in on:
             for attack in victim:
-                opened = opened_victim(base, attack, number)
+                names = {"attack": attack, "attack_file": attack, "base": base, "seed": number}
+                opened = open_trained(names, say)
                 for purifier in by:
                     row = {"measure": "pairs", "recipe": base, "tower": opened.recipe.model}
                     row |= {"attack": attack, "seed": number, "defense": purifier}
@@ -52,19 +49,6 @@ def main(
                     merge_rows(out, [row], experiment, command_of)
                     told = ("recipe", "attack", "defense", "outcome", "tpr", "fpr", "auroc")
                     say(json.dumps({key: row.get(key) for key in told}))
-
-
-def opened_victim(base: str, attack: str, seed: int) -> Opened:
-    """A victim, or for ``none`` the clean model after benign fine-tuning."""
-    settings = {"attack": attack, "attack_file": attack, "base": base, "seed": seed}
-    opened = open_victim(settings, say)
-    if attack != CLEAN:
-        return opened
-    with training_progress() as progress:
-        sources, clean = build_clean(opened.recipe, seed, progress)
-        benign = benign_model(opened.recipe, sources, clean, seed, progress)
-    model = zero_shot_classifier(benign, sources.class_names, sources.templates)
-    return replace(opened, suspect=model)
 
 
 def searched(opened: Opened, attack: str, seed: int, purifier: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Of several rows about the same cell the newest stays, and rows of other grids st
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,14 +32,7 @@ def main(
             {"measure": "grid", **flat(row)}
             for row in newest(rows_of(Store.open(folder, create=False))).values()
         ]
-        there = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
-        when = {experiment(row): row["created"] for row in there}
-        merge_rows(
-            out,
-            [row for row in rows if row["created"] >= when.get(experiment(row), "")],
-            experiment,
-            command_of,
-        )
+        merge_rows(out, rows, experiment, command_of)
 
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from invertune_plugin.triggers import Trigger
 DEFINITIONS = {
     "ca": "clean accuracy: zero-shot top-1 on clean test images",
     "asr": "attack success rate: share of triggered test images that are not of the target class "
-    "and are read as the target; always the attacker's trigger",
+    "and are read as the target; always the attacker's trigger, of several the one that works best",
     "asr_clean": "the same share on the clean model: the floor of any repair",
     "interval": "Wilson score interval, 95 %",
 }

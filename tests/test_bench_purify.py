@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_bench import write_recipe
 
-from invertune_plugin.benchmark import bench_purify
+from invertune_plugin.benchmark import bench_metrics, bench_purify
+from invertune_plugin.benchmark.bench_after import doubts_of
 from invertune_plugin.benchmark.bench_cells import bench_cells
-from invertune_plugin.benchmark.bench_compute import compute_victim
 from invertune_plugin.benchmark.bench_defenses import PURIFYING
+from invertune_plugin.benchmark.bench_open import open_trained, open_victim
 from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.bench_victim import compute_victim
 from invertune_plugin.benchmark.grid.cells import Parent
 from invertune_plugin.benchmark.grid.plan import plan_cells
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid_report.cards import TRAINING_PAIRS, defense_cards
 from invertune_plugin.benchmark.grid_report.contents import Contents
+from invertune_plugin.benchmark.measuring import Measured
 from invertune_plugin.defenses.purifiers import Purified
 from invertune_plugin.defenses.purify import Found, timed_search
+from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
 
 PAIRS, POISONED = 64, 6
@@ -63,6 +69,58 @@ def test_what_is_removed_of_clean_pairs_is_a_false_alarm(grid: Path) -> None:
     assert row["false_alarm"] is True, "it always removes a share"
     assert row["fpr_n"] == PAIRS
     assert "tpr" not in row
+    assert row["ca_lost"] == pytest.approx(row["ca_before"] - row["ca_after"])
+
+
+def test_clean_pairs_are_searched_with_the_model_that_they_trained(grid: Path) -> None:
+    settings = {"base": str(grid.parent / "tiny.yaml"), "attack": "none", "attack_file": "none"}
+    opened = open_victim(settings | {"seed": 0}, print)
+    trained = open_trained(settings | {"seed": 0}, print)
+    assert trained.clean.clip.state_dict().keys() == opened.clean.clip.state_dict().keys()
+    same = [
+        torch.equal(one, other)
+        for one, other in zip(
+            opened.suspect.parameters(), trained.suspect.parameters(), strict=True
+        )
+    ]
+    assert not all(same)
+    victim = settings | {"attack": "badnets", "attack_file": "badnets", "seed": 0}
+    assert open_trained(victim, print).sha256 == open_victim(victim, print).sha256
+
+
+def test_a_victim_that_was_made_twice_is_a_doubt(grid: Path) -> None:
+    settings = {"base": str(grid.parent / "tiny.yaml"), "attack": "none", "attack_file": "none"}
+    opened = open_victim(settings | {"seed": 0}, print)
+
+    def doubts(sha256: str | None) -> tuple[str, ...]:
+        return doubts_of(opened, Parent("victim", settings, {"sha256": sha256}, grid.parent))
+
+    assert doubts(opened.sha256) == doubts(None) == ()
+    assert "made twice" in doubts("ab" * 32)[0]
+
+
+def test_of_several_triggers_the_one_that_works_best_counts(
+    grid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"base": str(grid.parent / "tiny.yaml"), "seed": 0}
+    opened = open_victim(settings | dict.fromkeys(("attack", "attack_file"), "multi_target"), print)
+    hits = {backdoor.target: n for n, backdoor in enumerate(opened.backdoors, 3)}
+    assert len(hits) == 3
+
+    def measure(model: Any, test: Any, backdoor: Any) -> Measured:
+        return Measured(Rate(8, 10), Rate(hits[backdoor.target], 10))
+
+    monkeypatch.setattr(bench_metrics, "measure", measure)
+    row = bench_metrics.classification("after", opened.suspect, opened)
+    assert (row["ca_after"], row["asr_after"]) == (0.8, 0.5)
+    assert [row[f"asr_after_trigger{n}"] for n in (1, 2, 3)] == [0.3, 0.4, 0.5]
+    found = bench_metrics.retrieval("after", opened.suspect, opened)
+    alone = [
+        bench_metrics.retrieval("after", opened.suspect, replace(opened, backdoors=(backdoor,)))
+        for backdoor in opened.backdoors
+    ]
+    assert found["retrieval_asr1_after"] == max(each["retrieval_asr1_after"] for each in alone)
+    assert found["target_rank_after"] == min(each["target_rank_after"] for each in alone)
 
 
 @pytest.mark.parametrize(

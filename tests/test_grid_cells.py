@@ -12,8 +12,9 @@ import pytest
 from grid_cells import CODE, NUMBER, REPAIR, grid, number
 
 from invertune_plugin import __version__
+from invertune_plugin.benchmark import bench_cells
 from invertune_plugin.benchmark.grid import code
-from invertune_plugin.benchmark.grid.cells import METHODS, Cell, Kind, in_order
+from invertune_plugin.benchmark.grid.cells import Cell, Kind, in_order
 from invertune_plugin.benchmark.grid.code import code_digest
 from invertune_plugin.errors import InputError
 
@@ -75,8 +76,54 @@ def test_code_that_shapes_results_is_part_of_the_key(
     assert Cell(Kind("number", number, ("shaping",)), {}).key != first
 
 
-def test_all_methods_of_the_package_can_shape_results() -> None:
-    assert len(code_digest(METHODS)) == 64
+def test_what_a_module_imports_of_this_package_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest(text: str) -> str:
+        (tmp_path / "importing.py").write_text(text)
+        code.imported.cache_clear()
+        code.code_digest.cache_clear()
+        return code_digest(("importing",))
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(code, "OWN", "own")
+    inner = tmp_path / "own" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("")
+    (inner / "__init__.py").write_text("")
+    (inner / "direct.py").write_text("from own.inner import behind\n")
+    (inner / "behind.py").write_text("x = 1\n")
+    (inner / "beside.py").write_text("x = 1\n")
+    text = "def f():\n    from own.inner.direct import x\n"
+    first = digest(text)
+    (inner / "beside.py").write_text("x = 2\n")
+    assert digest(text) == first, "nothing imports it"
+    (inner / "behind.py").write_text("x = 2\n")
+    second = digest(text)
+    assert second != first
+    (inner / "__init__.py").write_text("y = 1\n")
+    assert digest(text) != second, "it runs before the modules in it"
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside", "outside"),
+    [
+        (bench_cells.VICTIM, "attacks.badclip", "defenses.baselines.par"),
+        (bench_cells.VICTIM, "benchmark.measuring", "defenses.purifiers.directions"),
+        (bench_cells.REPAIR, "defenses.baselines.par", "benchmark.bench_toolbox"),
+        (bench_cells.PURIFICATION, "defenses.purifiers.directions", "benchmark.grid.store"),
+        (
+            bench_cells.TOOLBOX_REPAIR,
+            "adapters.backdoorbox.isolation",
+            "benchmark.grid.store",
+        ),
+    ],
+    ids=str,
+)
+def test_code_that_shapes_each_kind_of_cell(kind: Kind, inside: str, outside: str) -> None:
+    found = code.reached((kind.compute.__module__, *kind.code))
+    assert f"invertune_plugin.{inside}" in found
+    assert f"invertune_plugin.{outside}" not in found
 
 
 def test_names_come_from_a_cell_and_its_parents() -> None:

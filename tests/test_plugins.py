@@ -19,6 +19,8 @@ from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.code import code_digest
 from invertune_plugin.benchmark.grid.rows import flat, rows_of
 from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.benchmark.made_of import code_of
+from invertune_plugin.benchmark.models import cached_path
 from invertune_plugin.benchmark.recipe import DataConfig
 from invertune_plugin.benchmark.sources import build_sources
 from invertune_plugin.defenses.baselines import BASELINES, baseline_of
@@ -76,10 +78,14 @@ def test_code_of_the_package_shapes_the_cells_that_use_it(example: Path, site: P
         cells = in_order(bench_cells(load_bench("grid.yaml")))
         return {cell.title: cell.key for cell in cells}
 
+    def cached() -> str:
+        return cached_path("victim", code_of(NAMED["frame"])).name
+
     before, module = keys(), site / "invertune_example" / "defense.py"
-    text = module.read_text()
+    name, text = cached(), module.read_text()
     module.write_text(text + "# changed\n")
     after = keys()
+    assert cached() != name, "a model of an older trigger is not taken for one of the present one"
     module.write_text(text)
     assert len(before) == 1 + 2 + 4
     assert {title for title in before if before[title] == after[title]} == set(), (

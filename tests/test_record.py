@@ -39,6 +39,15 @@ def test_rows_of_an_experiment_replace_its_older_ones(tmp_path: Path) -> None:
     assert [json.loads(line.rstrip(",")) for line in lines[-4:-2]] == record["rows"]
 
 
+def test_of_dated_rows_the_newest_stays(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    merged(out, {"attack": "patch", "asr": 0.9, "created": "2026-02-01"})
+    merged(out, {"attack": "patch", "asr": 0.1, "created": "2026-01-01"})
+    assert [row["asr"] for row in json.loads(out.read_text())["rows"]] == [0.9]
+    merged(out, {"attack": "patch", "asr": 0.2, "created": "2026-02-02"})
+    assert [row["asr"] for row in json.loads(out.read_text())["rows"]] == [0.2]
+
+
 def test_no_row_is_lost_where_several_write_at_once(tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     names = [f"attack {number:02}" for number in range(20)]

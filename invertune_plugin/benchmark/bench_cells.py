@@ -16,60 +16,22 @@ from invertune_plugin.adapters.backdoorbox.defenses.recipe import why_not
 from invertune_plugin.adapters.backdoorbox.locate import HOME, TESTED_COMMIT, Clone, find_clone
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.open_clip import load_clip, zero_shot_classifier
-from invertune_plugin.benchmark.bench_compute import compute_clean, compute_repair, compute_victim
 from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
 from invertune_plugin.benchmark.bench_purify import compute_purified
-from invertune_plugin.benchmark.bench_recipe import BenchRecipe, attacked
+from invertune_plugin.benchmark.bench_recipe import BenchRecipe
+from invertune_plugin.benchmark.bench_repair import compute_repair
 from invertune_plugin.benchmark.bench_toolbox import compute_toolbox
-from invertune_plugin.benchmark.bench_training import trained_on
-from invertune_plugin.benchmark.grid.cells import METHODS, Cell, Kind
-from invertune_plugin.benchmark.models import described
+from invertune_plugin.benchmark.bench_victim import compute_clean, compute_victim
+from invertune_plugin.benchmark.grid.cells import Cell, Kind
+from invertune_plugin.benchmark.made_of import described, plugged
 from invertune_plugin.benchmark.recipe import Recipe, model_config
 from invertune_plugin.benchmark.sources import source_of
+from invertune_plugin.benchmark.victims import attacked
 from invertune_plugin.defenses.baselines import baseline_of
 from invertune_plugin.defenses.purifiers import purifier_of
 from invertune_plugin.errors import InputError
 from invertune_plugin.plugins import packages_of
-from invertune_plugin.triggers import NAMED
 from invertune_plugin.zero_shot import ZeroShotClassifier
-
-TRAINING = tuple(
-    f"invertune_plugin.{name}"
-    for name in (
-        "adapters.open_clip",
-        "adapters.parquet",
-        "adapters.shapes",
-        "attacks",
-        "batch_norm",
-        "benchmark.models",
-        "benchmark.sources",
-        "data",
-        "metrics",
-        "modes",
-        "training",
-        "triggers",
-        "zero_shot",
-    )
-)
-"""What shapes models: a change of a defence trains none of them again."""
-
-MEASURING = tuple(
-    f"invertune_plugin.{name}"
-    for name in (
-        "batch_norm",
-        "benchmark.bench_metrics",
-        "benchmark.bench_open",
-        "benchmark.rebound",
-        "benchmark.run",
-        "benchmark.sources",
-        "benchmark.victims",
-        "retrieval",
-    )
-)
-"""What shapes the numbers of a model, beside that."""
-
-SHARED = (compute_repair.__module__, in_toolbox.__module__, trained_on.__module__)
-"""What defences that read the training set share with our repairs."""
 
 
 def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
@@ -82,7 +44,7 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
         for (base, attack), recipe in recipes.items():
             parents = (_clean(recipe, base, seed),)
             settings = _settings(recipe, base, attack, seed) | {"metrics": bench.metrics}
-            victim = Cell(_with_code(VICTIM, *_plugged(recipe)), settings, parents)
+            victim = Cell(_with_code(VICTIM, *plugged(recipe)), settings, parents)
             for defense, options in bench.defenses.items():
                 settings = {"defense": defense, "options": options, "rebound": bench.rebound}
                 if in_toolbox(defense):
@@ -139,11 +101,11 @@ def _toolbox_version() -> str:
     return (commit or TESTED_COMMIT)[: len(TESTED_COMMIT)]
 
 
-CLEAN_MODEL = Kind("clean", compute_clean, TRAINING, seconds=300)
-VICTIM = Kind("victim", compute_victim, (*TRAINING, *MEASURING), seconds=60)
-REPAIR = Kind("repair", compute_repair, (*METHODS, *MEASURING), _impossible, seconds=60)
-TOOLBOX_REPAIR = Kind("repair", compute_toolbox, (*REPAIR.code, *SHARED), _impossible, seconds=60)
-PURIFICATION = Kind("repair", compute_purified, (*REPAIR.code, *SHARED), _impossible, seconds=120)
+CLEAN_MODEL = Kind("clean", compute_clean, seconds=300)
+VICTIM = Kind("victim", compute_victim, seconds=60)
+REPAIR = Kind("repair", compute_repair, impossible=_impossible, seconds=60)
+TOOLBOX_REPAIR = Kind("repair", compute_toolbox, impossible=_impossible, seconds=60)
+PURIFICATION = Kind("repair", compute_purified, impossible=_impossible, seconds=120)
 
 
 def _kind(defense: str) -> Kind:
@@ -158,22 +120,6 @@ def _kind(defense: str) -> Kind:
 def _with_code(kind: Kind, *things: Any) -> Kind:
     """A kind whose results are also shaped by the code of other packages."""
     return replace(kind, code=(*kind.code, *packages_of(*things)))
-
-
-def _plugged(recipe: Recipe) -> list[Any]:
-    """What of a recipe may come from other packages: its data and the triggers of its attack."""
-    kinds = _trigger_kinds(described(recipe.attack))
-    return [source_of(recipe.data.source), *(NAMED[kind] for kind in kinds if kind in NAMED)]
-
-
-def _trigger_kinds(settings: Any) -> Iterator[str]:
-    """The kinds that are named anywhere in the settings of an attack."""
-    if isinstance(settings, dict):
-        yield from (value for key, value in settings.items() if key == "kind")
-        settings = list(settings.values())
-    if isinstance(settings, list | tuple):
-        for part in settings:
-            yield from _trigger_kinds(part)
 
 
 def _clean(recipe: Recipe, base: str, seed: int) -> Cell:

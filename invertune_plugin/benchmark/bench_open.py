@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.benchmark.bench_recipe import CLEAN, attacked
 from invertune_plugin.benchmark.grid.cells import Say
-from invertune_plugin.benchmark.models import Progress
+from invertune_plugin.benchmark.models import Progress, benign_model
 from invertune_plugin.benchmark.recipe import Recipe
 from invertune_plugin.benchmark.sources import Sources, TestSet
-from invertune_plugin.benchmark.victims import build_clean, build_victim
+from invertune_plugin.benchmark.victims import CLEAN, attacked, build_clean, build_victim
 from invertune_plugin.data import PairSet
 from invertune_plugin.defenses.repair import steps_told
 from invertune_plugin.triggers import Patch
@@ -31,9 +30,10 @@ class Opened:
         tests: evaluation sets, the main one first.
         clean: the clean model.
         suspect: the victim, or the clean model where nothing is attacked.
-        backdoors: the attack's own first, which the attack success rate is measured with; where
-            nothing is attacked, the one that the recipe would plant.
+        backdoors: the attack's own first; where nothing is attacked, the one that the recipe
+            would plant.
         seconds: that the attack took.
+        sha256: of the file of the victim, or of the clean model where nothing is attacked.
     """
 
     recipe: Recipe
@@ -43,10 +43,11 @@ class Opened:
     suspect: ZeroShotClassifier
     backdoors: tuple[Backdoor[str], ...]
     seconds: float
+    sha256: str | None
 
     @property
     def backdoor(self) -> Backdoor[str]:
-        """What the attack success rate is measured with."""
+        """The attack's own, which is shown, and which detectors are measured with."""
         return self.backdoors[0]
 
     @cached_property
@@ -62,7 +63,9 @@ def open_victim(settings: Mapping[str, Any], report: Say) -> Opened:
         sources, loaded = build_clean(recipe, seed, told(report))
         clean = zero_shot_classifier(loaded, sources.class_names, sources.templates)
         backdoor = Backdoor(recipe.attack.trigger or Patch(), recipe.attack.target)
-        return Opened(recipe, sources, sources.tests(), clean, clean, (backdoor,), 0.0)
+        return Opened(
+            recipe, sources, sources.tests(), clean, clean, (backdoor,), 0.0, loaded.source_sha256
+        )
     built = build_victim(recipe, seed, told(report))
     return Opened(
         recipe,
@@ -72,7 +75,24 @@ def open_victim(settings: Mapping[str, Any], report: Say) -> Opened:
         built.classifier(built.victim.loaded),
         built.victim.backdoors,
         built.victim.seconds,
+        built.victim.loaded.source_sha256,
     )
+
+
+def open_trained(settings: Mapping[str, Any], report: Say) -> Opened:
+    """As ``open_victim``, but in place of the clean model itself one that its pairs have trained.
+
+    The clean model has not seen the attacker's pairs; fine-tuned on them as they are, it is what
+    a search of clean training pairs has to leave alone.
+    """
+    opened = open_victim(settings, report)
+    if settings["attack"] != CLEAN:
+        return opened
+    seed = settings["seed"]
+    sources, clean = build_clean(opened.recipe, seed, told(report))
+    benign = benign_model(opened.recipe, sources, clean, seed, told(report))
+    suspect = zero_shot_classifier(benign, sources.class_names, sources.templates)
+    return replace(opened, suspect=suspect)
 
 
 def told(report: Say) -> Progress:

@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.benchmark.bench_compute import measured_after
+from invertune_plugin.benchmark.bench_after import doubts_of, measured_after
 from invertune_plugin.benchmark.bench_defenses import PURIFY
-from invertune_plugin.benchmark.bench_metrics import Row
-from invertune_plugin.benchmark.bench_open import Opened, open_victim, told
-from invertune_plugin.benchmark.bench_recipe import CLEAN
+from invertune_plugin.benchmark.bench_metrics import Row, measured
+from invertune_plugin.benchmark.bench_open import Opened, open_trained, told
 from invertune_plugin.benchmark.bench_training import TrainedOn, trained_on
 from invertune_plugin.benchmark.detection import search_fields
 from invertune_plugin.benchmark.evidence_files import write_curves
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
+from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.data import PairSet, Subset
 from invertune_plugin.defenses.purifiers import Purified, purifier_of, run_purifier
 from invertune_plugin.defenses.repair import at_rest
@@ -30,12 +30,13 @@ def compute_purified(
 ) -> Result:
     """Purify the pairs of a victim, train the clean model on the rest, and measure that.
 
-    Where nothing was found the victim stays what it is. Nothing was planted in the pairs of the
-    clean model: what is removed of them is a false alarm.
+    Where nothing was found the victim stays what it is. Where nothing is attacked, the suspect is
+    the clean model fine-tuned on the pairs as they are: what is removed of them is a false alarm.
     """
     (victim,) = parents
-    opened, seed = open_victim(victim.settings, report), victim.settings["seed"]
-    trained = trained_on(opened, seed, victim.settings["attack"] != CLEAN)
+    opened, seed = open_trained(victim.settings, report), victim.settings["seed"]
+    attacked = victim.settings["attack"] != CLEAN
+    trained = trained_on(opened, seed, attacked)
     name, options = settings["defense"].removeprefix(PURIFY), settings["options"]
     start = time.perf_counter()
     row, removed = _searched(name, options, opened, trained, seed, report)
@@ -46,11 +47,13 @@ def compute_purified(
     elif row["outcome"] == Outcome.FAILED.value:
         model = None
     row["seconds_repair"] = round(time.perf_counter() - start, 2)
-    if victim.settings["attack"] == CLEAN:
+    if not attacked:
         row["false_alarm"] = bool(removed)
+        row |= measured(victim.settings["metrics"], "before", opened.suspect, opened)
+        victim = replace(victim, record={**victim.record, **row})
     after, losses = measured_after(model, opened, victim, settings["rebound"], report)
     write_curves(folder, {"rebound": losses})
-    return Result(row | after)
+    return Result(row | after, doubts_of(opened, victim))
 
 
 def trained_again(opened: Opened, pairs: PairSet, seed: int, report: Say) -> Any:

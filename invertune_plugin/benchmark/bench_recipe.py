@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from invertune_plugin.benchmark.bench_defenses import check_defense
-from invertune_plugin.benchmark.recipe import Recipe, load_recipe, recipe_path
-from invertune_plugin.benchmark.victims import victim_recipe
+from invertune_plugin.benchmark.recipe import recipe_path
+from invertune_plugin.benchmark.victims import CLEAN, attacked
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.errors import InputError
 
 GROUP = "bench"
-CLEAN = "none"
 Metric = Literal["classification", "retrieval"]
 
 
@@ -70,15 +69,6 @@ def _refuse_same_names(what: str, entries: Sequence[str]) -> None:
             f"Expected {what} of different names, none but the clean model called {CLEAN!r}, got "
             f"{', '.join(dict.fromkeys(mixed))}. Rename files."
         )
-
-
-def attacked(attack: str, base: str) -> Recipe:
-    """The recipe of a victim; of the clean model where the attack is ``none``.
-
-    Raises:
-        InputError: there is no such attack or recipe, or it holds a mistake.
-    """
-    return load_recipe(base) if attack == CLEAN else victim_recipe(attack, base)
 
 
 def load_bench(name: str | Path) -> BenchRecipe:

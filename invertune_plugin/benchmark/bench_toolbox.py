@@ -18,15 +18,15 @@ from invertune_plugin.adapters.backdoorbox.staged import staged, unstage
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.triggered import TriggeredImages
-from invertune_plugin.benchmark.bench_compute import measured_after
+from invertune_plugin.benchmark.bench_after import doubts_of, measured_after
 from invertune_plugin.benchmark.bench_defenses import PREFIX, toolbox_defense
 from invertune_plugin.benchmark.bench_metrics import Row
 from invertune_plugin.benchmark.bench_open import Opened, open_victim
-from invertune_plugin.benchmark.bench_recipe import CLEAN
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.evidence_files import write_curves
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
 from invertune_plugin.benchmark.record import rate_fields
+from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.errors import InputError
 
 OUTPUT = "output.txt"
@@ -88,8 +88,10 @@ def compute_toolbox(
     after, losses = measured_after(model, opened, victim, settings["rebound"], report)
     write_curves(folder, {"rebound": losses})
     row |= after
-    changed = loaded_toolbox(core).clone.dirty
-    return Result(row, ("The clone of BackdoorBox has changed files.",) if changed else ())
+    doubts = doubts_of(opened, victim)
+    if loaded_toolbox(core).clone.dirty:
+        doubts += ("The clone of BackdoorBox has changed files.",)
+    return Result(row, doubts)
 
 
 def suspicion_of(opened: Opened, seed: int, attacked: bool, with_training: bool) -> Suspicion:

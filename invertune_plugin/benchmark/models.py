@@ -1,4 +1,8 @@
-"""Clean models and victims of a recipe: trained once, then kept by the hash of what made them."""
+"""Clean models and victims of a recipe: trained once, then kept by the hash of what made them.
+
+The code of other packages is part of that hash, and the version of this one; for its own code
+``INVERTUNE_CACHE`` names a new folder.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,11 @@ from invertune_plugin.adapters.open_clip import (
     zero_shot_classifier,
 )
 from invertune_plugin.adapters.victim_cards import trigger_beside
-from invertune_plugin.attacks.attack import AttackConfig, backdoors_of, plant
+from invertune_plugin.attacks.attack import backdoors_of, plant
 from invertune_plugin.attacks.backdoors import Backdoor
+from invertune_plugin.benchmark.made_of import code_of, described, plugged
 from invertune_plugin.benchmark.recipe import Recipe, model_config
-from invertune_plugin.benchmark.sources import Sources
+from invertune_plugin.benchmark.sources import Sources, source_of
 from invertune_plugin.checkpoints import read_card
 from invertune_plugin.data import PairSet
 from invertune_plugin.processes import ALONE, Processes
@@ -91,6 +96,7 @@ def clean_model(
         "clean": asdict(recipe.clean),
         "data": asdict(recipe.data),
         "seed": seed,
+        **code_of(source_of(recipe.data.source)),
     }
     config = replace(recipe.clean, seed=seed)
     return _cached(
@@ -113,6 +119,7 @@ def benign_model(
         "data": asdict(recipe.data),
         "training": asdict(training),
         "seed": seed,
+        **code_of(source_of(recipe.data.source)),
     }
     config = replace(training, seed=seed)
     return _cached(
@@ -150,6 +157,7 @@ def victim_model(
         "data": asdict(recipe.data),
         "attack": described(attack),
         "seed": seed,
+        **code_of(*plugged(recipe)),
     }
     path = cached_path("victim", made_of)
     crafted = trigger_beside(path)
@@ -184,18 +192,6 @@ def victim_model(
     trigger = attack.trigger or load_trigger(crafted)
     backdoors = backdoors_of(attack, trigger, list(sources.class_names))
     return LoadedVictim(load_clip(None, path), backdoors, read_card(path)["seconds"])
-
-
-def described(attack: AttackConfig) -> dict[str, Any]:
-    """An attack as JSON values."""
-    settings = {
-        name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-        for name, value in ((f.name, getattr(attack, f.name)) for f in fields(attack))
-        if value is not None and name not in ("trigger", "also")
-    }
-    settings["trigger"] = attack.trigger.parameters() if attack.trigger else None
-    settings["also"] = [(p.trigger.parameters(), p.target) for p in attack.also]
-    return settings
 
 
 def _cached(

@@ -44,7 +44,8 @@ def merge_rows(
 ) -> None:
     """Put rows into a result file in place of older ones of the same experiment.
 
-    Several processes may do so at once: each waits for its turn.
+    Of rows that say when they were ``created``, a newer one in the file stays. Several processes
+    may do so at once: each waits for its turn.
 
     Args:
         out: the file; made where absent.
@@ -52,10 +53,15 @@ def merge_rows(
         experiment: what a row belongs to.
         command: the command that gives all rows.
     """
-    new = {experiment(row) for row in rows}
-    mine = [{"commit": commit(), **row} for row in rows]
     with FileLock(out.with_name(f".{out.name}.lock")):
         old: Rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
+        since = {experiment(row): row.get("created", "") for row in old}
+        mine = [
+            {"commit": commit(), **row}
+            for row in rows
+            if "created" not in row or row["created"] >= since.get(experiment(row), "")
+        ]
+        new = {experiment(row) for row in mine}
         kept = [row for row in old if experiment(row) not in new]
         every = sorted(kept + mine, key=lambda row: str(experiment(row)))
         write_text(out, as_lines(record(command(every), every)), overwrite=True)

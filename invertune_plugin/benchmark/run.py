@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invertune_plugin.attacks.backdoors import Backdoor
+from invertune_plugin.benchmark.measuring import Measured, measure
 from invertune_plugin.benchmark.models import Progress
 from invertune_plugin.benchmark.rebound import fine_tuned
 from invertune_plugin.benchmark.recipe import Recipe
@@ -14,21 +15,12 @@ from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
 from invertune_plugin.benchmark.victims import build_victim
 from invertune_plugin.defenses.invertune import Repair, repair_classifier
-from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
 from invertune_plugin.outcome import Outcome
 from invertune_plugin.passes import bare_seconds
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Clean accuracy and attack success of one model on one test set."""
-
-    ca: Rate
-    asr: Rate
 
 
 @dataclass
@@ -181,15 +173,3 @@ def run_recipe(
         for role, model in models.items():
             found.measured[role, test.name] = measure(model, test, found.backdoor)
     return found
-
-
-def measure(model: ZeroShotClassifier, test: TestSet, backdoor: Backdoor[str]) -> Measured:
-    """CA over the classes of a test set, and ASR over these classes and the target word."""
-    names = list(test.class_names)
-    classifier = model if names == model.class_names else model.with_classes(names)
-    ca = clean_accuracy(classifier, test.images)
-    if backdoor.target not in names:
-        names.append(backdoor.target)
-        classifier = model.with_classes(names)
-    target = names.index(backdoor.target)
-    return Measured(ca, attack_success_rate(classifier, test.images, backdoor.trigger, target))

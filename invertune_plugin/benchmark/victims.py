@@ -16,7 +16,7 @@ from invertune_plugin.benchmark.models import (
     initial_model,
     victim_model,
 )
-from invertune_plugin.benchmark.recipe import Recipe, recipe_path, shipped_recipes
+from invertune_plugin.benchmark.recipe import Recipe, load_recipe, recipe_path, shipped_recipes
 from invertune_plugin.benchmark.sources import Sources, build_sources
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
@@ -24,6 +24,8 @@ from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 GROUP = "victims"
+CLEAN = "none"
+"""What tables call the attack of a model that nothing was planted in."""
 
 
 def shipped_victims() -> list[str]:
@@ -54,6 +56,15 @@ def victim_recipe(victim: str | Path, base: str | Path) -> Recipe:
     training = own.get("training", {}) | training
     raw["attack"] = kept | attack | {"training": training}
     return parse(Recipe, raw | {"name": f"{raw.get('name')}-{path.stem}"})
+
+
+def attacked(attack: str, base: str) -> Recipe:
+    """The recipe of a victim; of the clean model where the attack is ``none``.
+
+    Raises:
+        InputError: there is no such attack or recipe, or it holds a mistake.
+    """
+    return load_recipe(base) if attack == CLEAN else victim_recipe(attack, base)
 
 
 @dataclass(frozen=True)

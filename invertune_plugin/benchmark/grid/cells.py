@@ -15,24 +15,6 @@ from invertune_plugin.benchmark.grid.code import code_digest
 from invertune_plugin.errors import InputError
 
 Say = Callable[[str], None]
-METHODS = tuple(
-    f"invertune_plugin.{name}"
-    for name in (
-        "adapters",
-        "attacks",
-        "checkpoints",
-        "data",
-        "defenses",
-        "hooks",
-        "metrics",
-        "modes",
-        "passes",
-        "randomness",
-        "training",
-        "triggers",
-        "zero_shot",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -77,14 +59,15 @@ class Kind:
         name: for instance ``victim``.
         compute: pure function of settings, parents, an empty folder for files, and a function that
             takes sentences for the log. It lives in a module, as it travels to other processes.
-        code: packages and modules whose source shapes the result, beside the function's own.
+        code: packages and modules whose source shapes the result, beside that of the function and
+            all that it imports of this package.
         impossible: why a cell cannot work, where it cannot; asked before anything runs.
         seconds: a guess, used until a similar cell was timed.
     """
 
     name: str
     compute: Compute
-    code: tuple[str, ...] = METHODS
+    code: tuple[str, ...] = ()
     impossible: Callable[[Cell], str | None] | None = None
     seconds: float = 60.0
 

@@ -1,0 +1,38 @@
+"""Clean models and victims as cells of a grid, in any process that shares the cache of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from invertune_plugin.benchmark.bench_metrics import Row, measured
+from invertune_plugin.benchmark.bench_open import open_victim, told
+from invertune_plugin.benchmark.evidence_files import write_examples
+from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
+from invertune_plugin.benchmark.victims import CLEAN, attacked, build_clean
+
+Settings = Mapping[str, Any]
+Parents = tuple[Parent, ...]
+
+
+def compute_clean(settings: Settings, parents: Parents, folder: Path, report: Say) -> Result:
+    """Train the clean model of a recipe into the cache of models, unless it is there."""
+    recipe = attacked(CLEAN, settings["base"])
+    _, loaded = build_clean(recipe, settings["seed"], told(report))
+    return Result({"sha256": loaded.source_sha256})
+
+
+def compute_victim(settings: Settings, parents: Parents, folder: Path, report: Say) -> Result:
+    """Build a victim into the cache of models, and measure it beside the clean model."""
+    opened = open_victim(settings, report)
+    attack = opened.recipe.attack
+    row: Row = {"target": opened.backdoor.target, "seconds_attack": opened.seconds}
+    row["sha256"] = opened.sha256
+    planted = settings["attack"] != CLEAN and attack.encoder is None
+    row["poisoned_rate"] = attack.rate if planted else 0.0
+    row["trigger"] = opened.backdoor.trigger.fingerprint()
+    write_examples(folder, opened.tests[0], opened.backdoor)
+    metrics = settings["metrics"]
+    row |= measured(metrics, "clean", opened.clean, opened)
+    return Result(row | measured(metrics, "before", opened.suspect, opened))
