@@ -13,7 +13,7 @@ from invertune_plugin.attacks.attack import chosen_pairs
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.card import CARD_ENTRY, VictimCard
 from invertune_plugin.attacks.victim_check import victim_card
-from invertune_plugin.benchmark.models import described
+from invertune_plugin.benchmark.made_of import described
 from invertune_plugin.benchmark.provenance import versions
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
