@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from invertune_plugin.class_order import plain
 from invertune_plugin.errors import InputError
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -29,10 +26,10 @@ def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
     exact = {name: i for i, name in reversed(list(enumerate(wanted)))}
     loose: dict[str, list[int]] = {}
     for i, name in enumerate(wanted):
-        loose.setdefault(_plain(name), []).append(i)
+        loose.setdefault(plain(name), []).append(i)
     found = []
     for name in own:
-        candidates = [exact[name]] if name in exact else loose.get(_plain(name), [-1])
+        candidates = [exact[name]] if name in exact else loose.get(plain(name), [-1])
         if len(candidates) > 1:
             raise InputError(
                 f"Expected {name!r} to fit one class name, got "

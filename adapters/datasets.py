@@ -32,6 +32,7 @@ __all__ = [
     "data_root",
     "image_set",
     "labelled_or_captioned",
+    "named_paths",
     "pair_set",
 ]
 
@@ -74,7 +75,8 @@ def image_set(
     Args:
         spec: a folder of images; ``*.parquet`` (Hugging Face schema); shards with labels; a caption
             table or shards with captions, whose images get label -1. Ranges
-            (``x-{000..003}.tar``) and ``*`` name several files. A relative path that does not exist
+            (``x-{000..003}.tar``) and ``*`` name several files, and a folder that holds one series
+            of shards all of them. A relative path that does not exist
             here is looked up in ``data_root()``.
         size: side of the decoded images in pixels.
         class_names: names that labels shall count in; the data set's own where omitted. Images of
@@ -84,7 +86,7 @@ def image_set(
     Raises:
         InputError: nothing there, another kind of file, or too few readable images.
     """
-    paths = _resolve(spec)
+    paths = named_paths(spec)
     if paths[0].is_dir():
         return ImageFolderSet(paths[0], size, class_names, min_images)
     if paths[0].suffix == ".tar" and has_labels(paths[0]):
@@ -109,7 +111,7 @@ def pair_set(spec: str | Path, size: int, min_images: int = 1) -> PairSet:
     Raises:
         InputError: nothing there, another kind of file, or too few readable images.
     """
-    paths = _resolve(spec)
+    paths = named_paths(spec)
     if paths[0].suffix == ".parquet":
         names = schema_of(paths[0]).names
         column = next((name for name in CAPTION_COLUMNS if name in names), CAPTION_COLUMNS[0])
@@ -138,7 +140,7 @@ def labelled_or_captioned(
     Raises:
         InputError: as for ``image_set`` and ``pair_set``.
     """
-    first = _resolve(spec)[0]
+    first = named_paths(spec)[0]
     if first.suffix == ".parquet":
         captioned = any(name in schema_of(first).names for name in CAPTION_COLUMNS)
     elif first.suffix == ".tar":
@@ -148,19 +150,33 @@ def labelled_or_captioned(
     return pair_set(spec, size) if captioned else image_set(spec, size, class_names)
 
 
-def _resolve(spec: str | Path) -> list[Path]:
+def named_paths(spec: str | Path) -> list[Path]:
+    """The files, or the folder, that a spec as of ``image_set`` names; one or more, all there.
+
+    Raises:
+        InputError: there is nothing.
+    """
     asked = Path(spec).expanduser()
     root = data_root()
     places = [asked] if asked.is_absolute() or root is None else [asked, root / asked]
     for place in places:
         paths = [path for name in expand(str(place)) for path in _listing(Path(name))]
         if paths and all(path.exists() for path in paths):
-            return paths
+            return _shards_in(paths[0]) or paths
     looked = " and ".join(str(place) for place in places)
     raise InputError(
         f"Expected a folder of images, {KINDS}, got nothing at {looked}. "
         "Check the path, or set INVERTUNE_DATA to the folder it is in."
     )
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """The shards of a folder that holds one series of them and no folders; else none."""
+    if not folder.is_dir() or any(path.is_dir() for path in folder.iterdir()):
+        return []
+    shards = sorted(folder.glob("*.tar"))
+    series = {path.stem.rstrip("0123456789") for path in shards}
+    return shards if len(series) == 1 else []
 
 
 def _listing(path: Path) -> list[Path]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-from invertune_plugin.adapters.class_names import match_names
+from invertune_plugin.adapters.folder_names import folder_labels
+from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
 from invertune_plugin.errors import InputError
+
+FEW = 5
+_log = logging.getLogger(__name__)
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -31,12 +37,14 @@ class ImageFolderSet(VerifiedSet[int]):
         size: side of the decoded images in pixels.
         class_names: names that labels count in; the sorted sub-folder names where omitted. A
             sub-folder belongs to the class of its name (case does not count, ``_`` and ``-`` equal
-            a space); images of other sub-folders, and those directly in ``root``, get label -1.
+            a space; also as ``write_folder`` names it, and WordNet's names for all of ImageNet);
+            images of other sub-folders, and those directly in ``root``, get label -1.
         min_images: fewest readable images to go on with.
         threads: threads of the pass that finds unreadable images.
 
     Attributes:
         class_names: what the labels mean; empty where there are no sub-folders.
+        unnamed: sub-folders that are called like no class.
         unreadable: image files that were skipped.
 
     Raises:
@@ -71,7 +79,18 @@ class ImageFolderSet(VerifiedSet[int]):
         inside = [path.relative_to(root).parts for path in paths]
         folders = sorted({parts[0] for parts in inside if len(parts) > 1})
         self.class_names = list(folders if class_names is None else class_names)
-        label = dict(zip(folders, match_names(folders, self.class_names), strict=True))
+        label = dict(zip(folders, folder_labels(folders, self.class_names), strict=True))
+        self.unnamed = [name for name in folders if label[name] < 0]
+        if 0 < len(self.unnamed) < len(folders):
+            told = (f"{name!r} ({nearest(name, self.class_names, 1)}?)" for name in self.unnamed)
+            _log.warning(
+                "Images of %d of %d sub-folders of %s have no class: %s. Correct the names, or go "
+                "on without these images.",
+                len(self.unnamed),
+                len(folders),
+                root,
+                ", ".join(islice(told, FEW)),
+            )
         entries = [
             Entry(path, label[parts[0]] if len(parts) > 1 else -1)
             for path, parts in zip(paths, inside, strict=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from invertune_plugin.class_order import refuse_other_order
 from invertune_plugin.data import ImageSet, batches, to_unit
 from invertune_plugin.modes import evaluating
 from invertune_plugin.triggers import Trigger
@@ -59,7 +60,12 @@ def predict(classifier: nn.Module, images: Tensor, batch_size: int = 256) -> Ten
 
 
 def clean_accuracy(classifier: nn.Module, dataset: ImageSet, batch_size: int = 256) -> Rate:
-    """Zero-shot top-1 on clean labelled images."""
+    """Zero-shot top-1 on clean labelled images.
+
+    Raises:
+        InputError: both have class names, and in another order.
+    """
+    refuse_other_order(classifier, dataset)
     hits = 0
     for images, labels in batches(dataset, batch_size):
         hits += int((predict(classifier, to_unit(images)) == torch.tensor(labels)).sum())
@@ -81,7 +87,11 @@ def attack_success_rate(
         trigger: the attacker's (or an inverted) trigger.
         target: index of the target class.
         batch_size: images at a time.
+
+    Raises:
+        InputError: both have class names, and in another order.
     """
+    refuse_other_order(classifier, dataset)
     hits = n = start = 0
     for images, labels in batches(dataset, batch_size):
         keys = torch.arange(start, start + len(images))

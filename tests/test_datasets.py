@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from invertune_plugin.adapters.class_names import match_names
+from invertune_plugin.adapters.class_sets import class_names
 from invertune_plugin.adapters.datasets import (
     CaptionFile,
     ImageFolderSet,
@@ -29,11 +30,14 @@ from invertune_plugin.adapters.datasets import (
     data_file,
     data_root,
     image_set,
+    labelled_or_captioned,
     pair_set,
 )
+from invertune_plugin.adapters.folder_names import folder_labels
 from invertune_plugin.adapters.images import decode, fit, open_rgb
 from invertune_plugin.adapters.shards import expand
-from invertune_plugin.data import Concat, split_by_content
+from invertune_plugin.adapters.writing.folder import write_folder
+from invertune_plugin.data import Concat, InMemory, split_by_content
 from invertune_plugin.errors import InputError
 
 
@@ -144,6 +148,37 @@ def test_folder_names_are_mapped_to_class_names(folder: Path) -> None:
     images = ImageFolderSet(folder, 24, ["dog", "traffic light"])
     assert list(images.texts) == [1, 1, -1, -1, -1, -1]
     assert images.class_names == ["dog", "traffic light"]
+
+
+def test_a_folder_of_no_class_among_others_is_told(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = ImageFolderSet(folder, 24, ["traffic light", "cart"])
+    assert images.unnamed == ["cat"]
+    assert "1 of 2 sub-folders" in caplog.text
+    assert "'cat' (cart?)" in caplog.text
+    caplog.clear()
+    ImageFolderSet(folder, 24, ["dog", "car"])
+    assert "sub-folders" not in caplog.text, "these folders are no classes at all"
+
+
+def test_folders_that_write_folder_made_are_the_classes_they_were(tmp_path: Path) -> None:
+    names = ["20 km/h", "arrow", "20 km_h", "café"]
+    images = InMemory(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), [0, 1, 2, 3] * 2)
+    root = write_folder(images, tmp_path / "written", names)
+    assert list(ImageFolderSet(root, 4, names).texts) == [0, 0, 1, 1, 2, 2, 3, 3]
+    other = ["arrow", "café", "star"]
+    assert list(ImageFolderSet(root, 4, other).texts) == [-1, -1, 0, 0, -1, -1, 1, 1]
+    assert folder_labels(["0-20_km_h"], ["20 km/h", "20 km_h"]) == [0]
+    assert folder_labels(["7-20_km_h"], ["20 km/h", "20 km_h"]) == [-1], "either of two"
+
+
+def test_all_of_imagenet_may_be_named_by_wordnet() -> None:
+    folders = [f"n{number:08}" for number in range(1000)]
+    imagenet = class_names("imagenet")
+    assert folder_labels(folders, imagenet) == list(range(1000))
+    assert folder_labels(folders[:999], imagenet) == [-1] * 999
+    assert folder_labels(folders, [*imagenet[1:], "x"]) == [-1] * 1000
 
 
 def test_match_names_prefers_the_exact_one_and_refuses_doubt() -> None:
@@ -338,6 +373,18 @@ def test_shards_are_read_in_place(tmp_path: Path) -> None:
     assert image_set(tmp_path / "x-001.tar", 8)[0][1] == -1
     with pytest.raises(InputError, match="uncompressed tar file"):
         ShardPairs([write(tmp_path / "y.tar", b"no tar")], 8)
+
+
+def test_a_folder_of_one_series_of_shards_is_read_as_them(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        content = {"a.png": encode(picture(number)), "a.txt": b"text"}
+        write_shard(tmp_path / "in" / f"x-{number:03}.tar", content)
+    (tmp_path / "in" / "ground_truth.json").write_text("{}")
+    assert len(pair_set(tmp_path / "in", 8)) == len(labelled_or_captioned(tmp_path / "in", 8)) == 2
+    write_shard(tmp_path / "in" / "y-000.tar", content)
+    with pytest.raises(InputError, match="got a folder"):
+        pair_set(tmp_path / "in", 8)
 
 
 def test_ranges_keep_their_zeros() -> None:

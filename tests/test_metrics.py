@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from invertune_plugin.data import InMemory
+from invertune_plugin.data import InMemory, Subset
+from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy, predict
 from invertune_plugin.triggers import Trigger
 
@@ -27,6 +28,10 @@ class ReadsPixel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         level = (images[:, 0, 0, 0] * 255).round().long() + int(self.training)
         return torch.eye(CLASSES)[level % CLASSES] + self.zero
+
+
+class Named(ReadsPixel):
+    class_names: ClassVar = ["cat", "traffic light", "dog"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,31 @@ def test_predictions_are_of_eval_mode_and_the_mode_comes_back() -> None:
 def test_clean_accuracy_counts_right_answers(batch_size: int) -> None:
     dataset = reading([0, 1, 2, 3, 3], [0, 1, 1, 3, 0])
     assert clean_accuracy(ReadsPixel(), dataset, batch_size) == Rate(3, 5)
+
+
+@pytest.mark.parametrize(
+    ("own", "fits"),
+    [
+        (["Cat", "traffic_light"], True),
+        (["cat"], True),
+        (["0", "1"], True),
+        ([], True),
+        (["traffic light", "cat"], False),
+        (["dog", "cat"], False),
+    ],
+    ids=str,
+)
+def test_labels_that_count_in_another_order_are_refused(own: list[str], fits: bool) -> None:
+    model, dataset = Named(), reading([0, 1], [0, 1])
+    dataset.class_names = own  # type: ignore[attr-defined]
+    part = Subset(dataset, [0, 1])
+    if fits:
+        assert clean_accuracy(model, part) == Rate(2, 2)
+        return
+    with pytest.raises(InputError, match=r"as label . of the data set, which is class"):
+        clean_accuracy(model, part)
+    with pytest.raises(InputError, match=r"class_names=model\.class_names"):
+        attack_success_rate(model, part, WritesWhereKeyIsEven(), 1)
 
 
 def test_images_without_a_label_are_never_right() -> None:

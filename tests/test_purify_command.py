@@ -29,6 +29,7 @@ from invertune_plugin.triggers import Patch
 pytest.importorskip("hdbscan", reason="FLARE's clusters need hdbscan")
 
 NAMES = ("ring", "star", "cross")
+OTHERS = ("first", "second", "third")
 COUNT, RATE = 120, 0.2
 SPECS = {
     "pairs": "pairs/captions.csv",
@@ -56,7 +57,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clean = InMemory(grey, [i % 3 for i in range(COUNT)])
     trigger = Patch(size=16)
     labels = PoisonedLabels(clean, [Backdoor(trigger, AllToOne(1))], RATE)
-    write_folder(labels, folder / "labels", NAMES, labels.ground_truth())
+    write_folder(labels, folder / "labels", OTHERS, labels.ground_truth())
+    write_folder(labels, folder / "named", NAMES, labels.ground_truth())
     pairs = PoisonedCaptions(
         ClassCaptions(clean, NAMES, ("a {}", "the {}")),
         [Backdoor(trigger, "star")],
@@ -150,6 +152,21 @@ def test_what_stays_can_be_written(
     first = next(i for i in range(COUNT) if i not in removed)
     assert torch.equal(kept[0][0], every[first][0])
     assert kept[0][1] == every[first][1]
+
+
+def test_labels_that_the_model_does_not_read_are_refused(purify: Command, lab: Path) -> None:
+    code, said = purify(lab / "named")
+    assert code == 1
+    assert "Train it on the set first" in said
+
+
+def test_a_set_named_from_the_data_folder_has_its_truth(
+    purify: Command, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INVERTUNE_DATA", str(lab))
+    code, said = purify("shards")
+    assert code == 0, said
+    assert row_of(tmp_path / "out")["tpr"] == 1.0
 
 
 def test_without_a_truth_nothing_is_measured(purify: Command, lab: Path, tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from invertune_plugin.adapters.backdoorbox.evaluator import (
     read,
 )
 from invertune_plugin.adapters.backdoorbox.given import device_asked_for, given_network
-from invertune_plugin.adapters.backdoorbox.image_sets import class_names_of, image_set_of
+from invertune_plugin.adapters.backdoorbox.image_sets import image_set_of
 from invertune_plugin.adapters.backdoorbox.workdir import WorkDir, open_work_dir
+from invertune_plugin.class_order import class_names_of
 from invertune_plugin.defenses.base import Defense, Schedule
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, Repair
 from invertune_plugin.errors import InputError

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from invertune_plugin.adapters.backdoorbox.image_sets import to_bytes
 from invertune_plugin.adapters.backdoorbox.workdir import WorkDir, time_stamp
+from invertune_plugin.class_order import refuse_other_order
 from invertune_plugin.data import to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
@@ -79,8 +80,10 @@ def evaluate(
 
     Raises:
         InputError: the sets differ in length, the poisoned set is poisoned in part, the target is
-            missing or no class of the model, no image counts, or the model is no classifier.
+            missing or no class of the model, no image counts, the model is no classifier, or its
+            ``class_names`` are the data set's ``classes`` in another order.
     """
+    refuse_other_order(model, benign_test)
     model = on_device(model, device)
     benign = read(model, benign_test, batch_size, num_workers)
     rates = {"ca": _share(benign.best, benign.labels)}

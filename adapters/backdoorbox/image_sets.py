@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invertune_plugin.adapters.images import fit, pixel_key
 from invertune_plugin.adapters.torchvision_sets import Indexed
+from invertune_plugin.class_order import class_names_of
 from invertune_plugin.data import ImageSet
 from invertune_plugin.errors import InputError
 
@@ -75,13 +76,6 @@ def image_set_of(dataset: Any, image_size: int | None = None) -> ImageSet:
             "Pass the data set itself, not its DataLoader or iterator."
         )
     return ToolboxImages(dataset, image_size)
-
-
-def class_names_of(dataset: Any) -> list[str]:
-    """The ``class_names`` or ``classes`` of a data set or of what it is a subset of, or nothing."""
-    names = getattr(dataset, "class_names", None) or getattr(dataset, "classes", None)
-    inner = getattr(dataset, "dataset", None)
-    return list(names) if names else [] if inner is None else class_names_of(inner)
 
 
 def to_bytes(image: Any, image_size: int | None = None) -> Tensor:

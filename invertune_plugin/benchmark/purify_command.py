@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.adapters.datasets import labelled_or_captioned
+from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.shards import write_shards
@@ -112,7 +112,7 @@ def _kept_path(job: PurifyJob) -> Path | None:
 
 def _truth(spec: str, data: Any) -> list[int] | None:
     """Indices of the poisoned items, where the data were written with their truth."""
-    path = truth_beside(spec)
+    path = truth_beside(named_paths(spec)[0])
     return None if path is None else poisoned_indices(read_ground_truth(path), data)
 
 
