@@ -353,7 +353,9 @@ def run_toolbox(
     """Attacks x defences of BackdoorBox on CLIP and on its own models."""
     from invertune_plugin.benchmark.toolbox_run import run_comparison
 
-    run_comparison(recipe, out, seed, path, overwrite)
+    rows = run_comparison(recipe, out, seed, path, overwrite)
+    if any(row["outcome"] == "failed" for row in rows):
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from upstream import clone
 
+from invertune_plugin import cli
 from invertune_plugin.benchmark import toolbox_run
 from invertune_plugin.benchmark.recipe import shipped_recipes
 from invertune_plugin.benchmark.toolbox_recipe import GROUP, ModelSpec, load_toolbox_recipe
@@ -77,6 +78,32 @@ def test_a_comparison_that_was_stopped_goes_on(grid: Grid, recipe: Path, tmp_pat
     assert json.loads((tmp_path / "out" / "result.json").read_text())["rows"] == rows
 
 
+def test_what_failed_is_told_and_changes_the_exit_code(
+    grid: Grid,
+    recipe: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def failing(*given: Any) -> Iterator[dict[str, Any]]:
+        for row in grid(*given):
+            lost = row["attack"] == "WaNet"
+            yield {**row, "outcome": "failed", "reason": "no luck"} if lost else row
+
+    def run() -> int:
+        words = ["invertune", "toolbox", "run", str(recipe), "--out", str(tmp_path / "out")]
+        monkeypatch.setattr("sys.argv", words)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code or 0)
+
+    monkeypatch.setattr(toolbox_run, "run_grid", failing)
+    assert run() == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "failed: InverTune against WaNet on clip, seed 0: no luck" in said
+    assert run() == 1, "also where nothing is left to run"
+
+
 def test_seeds_can_be_added(
     grid: Grid, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,6 +145,8 @@ def test_shipped_comparisons_can_be_read(name: str) -> None:
         (("BadNets: {}", "BadNet: {}"), r"known attack, got 'BadNet'\. Did you mean 'BadNets'"),
         (("InverTune: {}", "Invertune: {}"), r"known defence.*Did you mean 'InverTune'"),
         (("recipe: demo", "resnet: 18, recipe: demo"), r"either recipe or resnet"),
+        (("BadNets: {}", "BadNets: {sizes: 3}"), r"option of BadNets \(rate, .*got 'sizes'"),
+        (("InverTune: {}", "Pruning: {prune: 1}"), r"option of Pruning \(.*got 'prune'"),
         (("epochs: 2", "epoch: 2"), r"models\.clip\.training\.epoch.*'epochs'"),
     ],
 )

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.adapters.backdoorbox.attacks.recipe import ATTACKS
-from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
+from invertune_plugin.adapters.backdoorbox.attacks.recipe import attack_recipe
+from invertune_plugin.adapters.backdoorbox.defenses.recipe import check_options
 from invertune_plugin.adapters.backdoorbox.training import ToolboxTraining
 from invertune_plugin.benchmark.recipe import recipe_path
-from invertune_plugin.config import named, parse, read_yaml
+from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.errors import InputError
 
 Options = Mapping[str, Any]
@@ -95,13 +95,11 @@ class ToolboxRecipe:
     repair: ToolboxTraining = field(default_factory=ToolboxTraining)
 
     def __post_init__(self) -> None:
-        """Refuse unknown attacks and defences."""
-        for what, names, known in (
-            ("attack", self.attacks, ATTACKS),
-            ("defence", self.defenses, DEFENSES),
-        ):
-            for name in names:
-                named(what, name, known)
+        """Refuse attacks, defences and options of them that are unknown."""
+        for name, options in self.attacks.items():
+            attack_recipe(name, options)
+        for name, options in self.defenses.items():
+            check_options(name, options)
 
 
 def load_toolbox_recipe(name: str | Path) -> ToolboxRecipe:

@@ -66,6 +66,12 @@ def print_comparison(rows: list[Row]) -> None:
         [[*named, *(_told(cell.get(d, [])) for d in defenses)] for named, cell in cells.items()],
     )
     say("CA / ASR in %, means over seeds; detectors: TPR / FPR.")
+    for row in rows:
+        if row["outcome"] in ("failed", "impossible"):
+            about = (
+                f"{row['defense']} against {row['attack']} on {row['tower']}, seed {row['seed']}"
+            )
+            say(f"{row['outcome']}: {about}: {row['reason']}")
 
 
 def _told(rows: list[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -101,7 +101,7 @@ def run_attack(
     """
     chosen = dict(options)
     rate = chosen.pop("rate", rate)
-    recipe = _recipe(name, chosen)
+    recipe = attack_recipe(name, chosen)
     _check_device(core, training)
     _check_data(data, target)
     work_dir = Path(work_dir).resolve()
@@ -123,7 +123,12 @@ def run_attack(
     )
 
 
-def _recipe(name: str, options: Mapping[str, Any]) -> Callable[..., Attacked]:
+def attack_recipe(name: str, options: Iterable[str] = ()) -> Callable[..., Attacked]:
+    """How an attack is run.
+
+    Raises:
+        InputError: there is no such attack, it cannot be run, or one of the options is unknown.
+    """
     if name in UNUSABLE:
         raise InputError(f"Expected an attack that can be run, got {name}. {UNUSABLE[name]}")
     recipe = named("attack", name, ATTACKS)
