@@ -108,6 +108,23 @@ def test_shipped_grids_can_be_planned(name: str) -> None:
     assert len({cell.key for cell in cells}) == len(cells) == whole
 
 
+def test_files_of_a_grid_are_found_beside_it(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text("trigger: {kind: patch, size: 3}\n")
+    text = grid.read_text().replace("badnets", "mine.yaml").replace(f"{tmp_path}/", "")
+    grid.write_text(text)
+    assert "recipes: [tiny.yaml]" in text
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    bench = load_bench(grid)
+    assert bench.attacks == ("none", str(tmp_path / "mine.yaml"))
+    assert bench.recipes == (str(tmp_path / "tiny.yaml"),)
+    (elsewhere / "mine.yaml").write_text("trigger: {kind: patch, size: 4}\n")
+    assert load_bench(grid).attacks == ("none", "mine.yaml"), "the current folder comes first"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

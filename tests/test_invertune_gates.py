@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -416,6 +417,30 @@ def test_repairs_are_the_same_for_the_same_seed() -> None:
 
 def invertune(model: nn.Module, **options: Any) -> InverTune:
     return InverTune(images(), model=model, config=CONFIG, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": nn.Linear(3, 2)}, r"suspect, got Linear\. .* as_suspect"),
+        ({"model": "model.pt"}, r"got str\. Load it with load_clip"),
+        ({"model": SimpleNamespace(tokenizer=None)}, r"zero_shot_classifier\(loaded"),
+        ({"train_dataset": "images"}, r"image set, got str\. Open a path with image_set"),
+        ({"test_dataset": [(0, 0)]}, r"image set, got list\. .* image_set_of"),
+        ({"config": {"tunning": {}}}, r"tunning.*'tuning'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_repaired_is_refused_at_once(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        InverTune(**({"train_dataset": images(), "model": toy_classifier("vit")} | given))
+
+
+def test_settings_may_be_those_of_a_file() -> None:
+    settings = {"tuning": {"rounds": 1}}
+    defence = InverTune(images(), model=toy_classifier("vit"), config=settings)
+    assert isinstance(defence.config, InverTuneConfig)
+    assert defence.config.tuning.rounds == 1
 
 
 def test_get_model_is_the_suspect_until_something_is_repaired(play: Play) -> None:

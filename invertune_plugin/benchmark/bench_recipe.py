@@ -74,7 +74,23 @@ def _refuse_same_names(what: str, entries: Sequence[str]) -> None:
 def load_bench(name: str | Path) -> BenchRecipe:
     """Read a grid by the name of a shipped one or by path.
 
+    Files that it names are looked up from the current folder, and where they are not there, beside
+    the grid.
+
     Raises:
         InputError: there is no such grid, or it holds a mistake.
     """
-    return parse(BenchRecipe, read_yaml(recipe_path(name, GROUP, "bench")))
+    path = recipe_path(name, GROUP, "bench")
+    settings = read_yaml(path)
+    for key in ("recipes", "attacks"):
+        if isinstance(settings.get(key), list):
+            settings[key] = [_beside(path, entry) for entry in settings[key]]
+    return parse(BenchRecipe, settings)
+
+
+def _beside(grid: Path, entry: Any) -> Any:
+    """A file that a grid names, where it is beside the grid and not in the current folder."""
+    if Path(str(entry)).suffix not in {".yaml", ".yml"} or Path(entry).exists():
+        return entry
+    beside = grid.parent / entry
+    return str(beside) if beside.exists() else entry

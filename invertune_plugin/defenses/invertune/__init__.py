@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from invertune_plugin.config import parse
 from invertune_plugin.data import ImageSet
 from invertune_plugin.defenses.base import Defense, Schedule
 from invertune_plugin.defenses.invertune.pipeline import (
@@ -25,11 +28,12 @@ class InverTune(Defense):
     Args:
         train_dataset: a few clean images; labels are not needed.
         test_dataset: labelled clean images for ``test``.
-        model: the suspect, a ``ZeroShotClassifier``; it is not changed.
+        model: the suspect, a ``ZeroShotClassifier``, or any classifier behind
+            ``adapters.backdoorbox.classifiers.as_suspect``; it is not changed.
         schedule: see ``test``; ``repair`` needs none.
         seed: of all steps.
         deterministic: ask torch for deterministic algorithms.
-        config: settings of the three steps.
+        config: settings of the three steps, as a dataclass or as in YAML.
         report: called with a sentence when a stage begins or ends.
         processes: that repair together.
 
@@ -37,6 +41,9 @@ class InverTune(Defense):
         report_: the ``Repair``: stages, candidates, inverted triggers, tuned units.
         target_: index of the target label found, or None.
         trigger_: the inverted trigger that the repair used, or None.
+
+    Raises:
+        InputError: model, images or settings are none of these.
     """
 
     def __init__(
@@ -48,15 +55,18 @@ class InverTune(Defense):
         schedule: Schedule | None = None,
         seed: int = 0,
         deterministic: bool = False,
-        config: InverTuneConfig | None = None,
+        config: InverTuneConfig | Mapping[str, Any] | None = None,
         report: Report | None = None,
         processes: Processes = ALONE,
     ) -> None:
+        _refuse_other_models(model)
+        for dataset in (train_dataset, test_dataset):
+            _refuse_other_data(dataset)
         super().__init__(seed=seed, deterministic=deterministic, schedule=schedule)
         self.train_dataset = train_dataset
         self.test_dataset = test_dataset
         self.model = model
-        self.config = config
+        self.config = parse(InverTuneConfig, config) if isinstance(config, Mapping) else config
         self.report = report
         self.processes = processes
 
@@ -117,3 +127,29 @@ class InverTune(Defense):
         """The repaired copy, or the suspect where nothing was repaired."""
         found = getattr(self, "report_", None)
         return self.model if found is None or found.classifier is None else found.classifier
+
+
+def _refuse_other_models(model: Any) -> None:
+    if hasattr(model, "class_names") and hasattr(model, "visual"):
+        return
+    if isinstance(model, str | Path):
+        todo = "Load it with load_clip, and wrap it with zero_shot_classifier."
+    elif hasattr(model, "tokenizer"):
+        todo = "Wrap it: zero_shot_classifier(loaded, class_names, templates)."
+    else:
+        todo = (
+            "Wrap a CLIP with zero_shot_classifier, any other classifier with as_suspect of "
+            "invertune_plugin.adapters.backdoorbox.classifiers."
+        )
+    raise InputError(
+        f"Expected a ZeroShotClassifier as the suspect, got {type(model).__name__}. {todo}"
+    )
+
+
+def _refuse_other_data(dataset: Any) -> None:
+    if dataset is not None and not hasattr(dataset, "content_key"):
+        raise InputError(
+            f"Expected an image set, got {type(dataset).__name__}. Open a path with image_set, and "
+            "give a data set of torchvision or BackdoorBox to image_set_of of "
+            "invertune_plugin.adapters.backdoorbox.image_sets."
+        )
