@@ -138,6 +138,13 @@ def test_augmentation_is_left_out_with_a_warning() -> None:
     assert clean.dataset.dataset is drawn, "training goes on with augmentation"
 
 
+def test_rare_augmentation_is_left_out_too() -> None:
+    rare = Pictures()
+    rare.transform = transforms.Compose([transforms.RandomGrayscale(1e-9), rare.transform])
+    with pytest.warns(UserWarning, match="scored without these steps"):
+        assert without_augmentation(rare) is not rare
+
+
 def test_images_that_do_not_change_are_taken_as_they_are() -> None:
     steady = Pictures()
     assert without_augmentation(steady) is steady

@@ -14,18 +14,18 @@ LOOKED_AT = 8
 
 
 def without_augmentation(dataset: Any) -> Any:
-    """The data set itself where its items are always the same; else a copy without random steps.
+    """The data set itself where nothing of it is random; else a copy without its random steps.
 
     Steps of a ``Compose`` that are called ``Random...``, and ``AutoAugment`` and its like, are left
-    out of the copy's transform, or of that of the data set it is a subset of. What stays random is
-    scored as it comes. Both are warned of.
+    out of the copy's transform, or of that of the data set it is a subset of. What stays random (of
+    some items that are read twice) is scored as it comes. Both are warned of.
 
     Args:
         dataset: map-style, with items of an image and more.
     """
-    if _steady(dataset):
-        return dataset
     plain = _plain(dataset)
+    if plain is None and _steady(dataset):
+        return dataset
     if plain is not None and _steady(plain):
         warnings.warn(
             "The data set's transform augments at random; samples are scored without these steps.",
@@ -50,7 +50,7 @@ def _plain(dataset: Any) -> Any:
     """A shallow copy with its random steps taken out, at any depth of subsets; None without any."""
     transform: Any = getattr(dataset, "transform", None)
     steps = getattr(transform, "transforms", None)
-    if steps is not None:
+    if steps is not None and any(_is_random(step) for step in steps):
         plain, pipeline = copy.copy(dataset), copy.copy(transform)
         pipeline.transforms = [step for step in steps if not _is_random(step)]
         plain.transform = pipeline

@@ -32,6 +32,7 @@ from invertune_plugin.defenses.flare.norms import (
     summary,
 )
 from invertune_plugin.errors import InputError
+from invertune_plugin.files import refuse_existing
 from invertune_plugin.hooks import inputs_of, last_linear
 from invertune_plugin.modes import frozen
 
@@ -48,14 +49,14 @@ class FeatureConfig:
             ``|x - mean| / std``, for which all channels count alike; ``deviation``: minus the
             log of the mean of ``((x - mean) / std)^2``, which a trigger over the whole image moves
             though no value of it is far off; or ``mean-and-largest``: this and minus the log of
-            the largest, two features a layer. For these two, in layers that keep no statistics, x
-            is what the layer makes of its input, and the first token of a sequence is measured
-            once more by itself.
+            the largest, two features a layer, each of which counts as a layer later on. For these
+            two, in layers that keep no statistics, x is what the layer makes of its input, and the
+            first token of a sequence is measured once more by itself.
         statistics_images: layers that keep no statistics (LayerNorm, GroupNorm) get theirs from so
             many images of the set, drawn at random.
         batch_size: images at a time.
-        spill: file that keeps the features as float16 on disk; None keeps them in memory. What the
-            last layer takes in goes to ``STEM-last`` beside it, where it is read.
+        spill: new ``.npy`` file that keeps the features on disk; None keeps them in memory. What
+            the last layer takes in goes to ``STEM-last`` beside it, where it is read.
     """
 
     measure: Measure = "log-density"
@@ -71,13 +72,18 @@ class FeatureConfig:
                 f"{self.batch_size} and {self.statistics_images}. Raise them."
             )
 
+    def spilled(self) -> tuple[Path, ...]:
+        """The files on disk: the features, and what the last layer takes in; none in memory."""
+        spill = self.spill
+        return () if spill is None else (spill, spill.with_stem(f"{spill.stem}-last"))
+
 
 @dataclass(frozen=True)
 class Features:
     """What a model says of a set.
 
     Attributes:
-        values: ``[N, L]``, float32 (on disk float16); lower is more unusual.
+        values: ``[N, L]``, float32; lower is more unusual.
         layers: names of the L features: those of the normalisation layers, in the order in which
             they are called; ``LAYER[0]`` is the first token by itself.
         predictions: class that the model reads, ``[N]``.
@@ -105,7 +111,9 @@ def abnormal_features(
 
     Layers with running statistics (BatchNorm) are compared with these. Of the others, a summary
     of the first images is kept until mean and variance per channel are known (float64), and then
-    turned into features; so ``statistics_images`` x 8 bytes x channels are held for a while.
+    turned into features; so ``statistics_images`` x 8 bytes x channels of all these layers are held
+    for a while, twice as much with ``mean-and-largest``, and with the two measures that see the
+    first token by itself that once more.
 
     Args:
         model: images ``[N, 3, H, W]`` in [0, 1] to logits ``[N, K]``; it comes back as it was.
@@ -117,7 +125,7 @@ def abnormal_features(
 
     Raises:
         InputError: the set is empty, the model has no normalisation layer, was never trained or
-            gives no logits.
+            gives no logits, or the file for the features is there already.
     """
     settings = config or FeatureConfig()
     layers = normalisation_layers(model)
@@ -128,6 +136,8 @@ def abnormal_features(
     sums: dict[str, MomentSums] = {}
     waits = len(moments) < len(layers)
     order = _order(len(dataset), settings.statistics_images if waits else 0, seed)
+    for path in settings.spilled():
+        refuse_existing(path)
     table = _Table(len(dataset), settings)
     device = next(model.parameters()).device
     done = 0
@@ -174,7 +184,7 @@ class _Table:
                 names = columns(part, self.config.measure)
                 self.places[part] = slice(len(self.layers), len(self.layers) + len(names))
                 self.layers += names
-            self.values = _allocated(self.count, len(self.layers), self.config.spill)
+            self.values = _allocated(self.count, len(self.layers), self.config.spilled()[:1])
         self.predictions[indices] = predictions.cpu().numpy()
         for name, found in seen.items():
             self.waiting.setdefault(name, []).append((indices, found))
@@ -182,9 +192,7 @@ class _Table:
 
     def put_last(self, indices: list[int], values: Tensor) -> None:
         if self.last is None:
-            spill = self.config.spill
-            beside = None if spill is None else spill.with_stem(f"{spill.stem}-last")
-            self.last = _allocated(self.count, values.shape[1], beside)
+            self.last = _allocated(self.count, values.shape[1], self.config.spilled()[1:])
         self.last[indices] = values.float().cpu().numpy()
 
     def settle(self, moments: Mapping[str, Moments]) -> None:
@@ -246,8 +254,8 @@ def _read(logits: object) -> Tensor:
     )
 
 
-def _allocated(count: int, layers: int, spill: Path | None) -> np.ndarray:
-    if spill is None:
+def _allocated(count: int, layers: int, spilled: tuple[Path, ...]) -> np.ndarray:
+    if not spilled:
         return np.empty((count, layers), dtype=np.float32)
-    spill.parent.mkdir(parents=True, exist_ok=True)
-    return np.lib.format.open_memmap(spill, mode="w+", dtype=np.float16, shape=(count, layers))
+    shape = (count, layers)
+    return np.lib.format.open_memmap(spilled[0], mode="w+", dtype=np.float32, shape=shape)
