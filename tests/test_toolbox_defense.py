@@ -141,13 +141,17 @@ def test_repair_gives_a_model_of_the_same_kind_and_changes_nothing(kind: str) ->
 
 def test_nothing_found_gives_the_model_back(tmp_path: Path) -> None:
     model = zero_shot()
-    invertune = defense(model, FINDS_NOTHING)
+    said: list[str] = []
+    invertune = defense(model, FINDS_NOTHING, report=said.append)
     schedule = {"save_dir": tmp_path, "experiment_name": "demo"}
     assert invertune.repair(schedule).outcome is Outcome.REJECTED
     assert invertune.target_ is None
     assert invertune.trigger_ is None
     assert invertune.get_model() is model
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["log.txt"]
+    (log,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    assert log.name == "log.txt"
+    assert said
+    assert all(sentence in log.read_text() for sentence in said)
 
 
 def test_work_folder_holds_log_and_weights(

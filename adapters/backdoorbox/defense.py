@@ -22,6 +22,7 @@ from invertune_plugin.adapters.backdoorbox.workdir import WorkDir, open_work_dir
 from invertune_plugin.class_order import class_names_of
 from invertune_plugin.defenses.base import Defense, Schedule
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, Repair
+from invertune_plugin.defenses.invertune.pipeline import Report
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import replacing
 from invertune_plugin.metrics import Rate
@@ -52,6 +53,7 @@ class InverTuneDefense(Defense):
         image_size: side of the model's input; that of the first image where omitted.
         mean: channel means that the model wants its input normalised by; None for none.
         std: channel standard deviations of it.
+        report: called with a sentence when a stage of a repair begins or ends.
 
     Attributes:
         report_: the ``Repair``: stages, candidates, inverted triggers, tuned units.
@@ -73,6 +75,7 @@ class InverTuneDefense(Defense):
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        report: Report | None = None,
     ) -> None:
         super().__init__(seed=seed, deterministic=deterministic, schedule=schedule)
         self.train_dataset = train_dataset
@@ -84,6 +87,7 @@ class InverTuneDefense(Defense):
         self.image_size = image_size
         self.mean = mean
         self.std = std
+        self.report = report
 
     def repair(self, schedule: Schedule | None = None) -> Repair:
         """Find, invert and remove a backdoor; ``get_model`` gives the repaired copy afterwards.
@@ -111,7 +115,7 @@ class InverTuneDefense(Defense):
                 seed=self.seed,
                 deterministic=self.deterministic,
                 config=self.config,
-                report=work.log if work else None,
+                report=self._said(work),
             )
             self.report_ = steps.repair()
         self.target_ = steps.target_
@@ -168,6 +172,16 @@ class InverTuneDefense(Defense):
         """The repaired copy, of the caller's type, or the given model where none was repaired."""
         repaired = getattr(self, "_repaired", None)
         return self.model if repaired is None else repaired
+
+    def _said(self, work: WorkDir | None) -> Report | None:
+        """What takes the sentences of a repair: the caller's function, the log, both or neither."""
+        hearers = [hear for hear in (self.report, work and work.log) if hear]
+
+        def say(said: str) -> None:
+            for hear in hearers:
+                hear(said)
+
+        return say if hearers else None
 
     def _settings(self, schedule: Schedule | None) -> Schedule:
         return (self.schedule or {}) if schedule is None else schedule
