@@ -238,10 +238,21 @@ def test_features_on_disk(tmp_path: Path) -> None:
     assert isinstance(on_disk.last, np.memmap)
     assert np.load(tmp_path / "new" / "x-last.npy", mmap_mode="r").shape == on_disk.last.shape
     assert isinstance(disk, np.memmap)
-    assert np.array_equal(disk, memory)
-    assert np.array_equal(np.load(tmp_path / "new" / "x.npy"), memory)
+    assert disk.dtype == np.float16
+    assert np.asarray(disk, dtype=np.float32) == pytest.approx(memory, rel=1e-2)
+    assert np.load(tmp_path / "new" / "x.npy", mmap_mode="r").shape == memory.shape
     with pytest.raises(InputError, match=r"does not exist yet, got .*x\.npy"):
         abnormal_features(net, data, config)
+
+
+def test_features_on_disk_do_not_overflow(tmp_path: Path) -> None:
+    net, data = batch_net(), images()
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean += 1e4
+    config = FeatureConfig(spill=tmp_path / "x.npy")
+    assert abnormal_features(net, data).values.min() < -65504
+    assert abnormal_features(net, data, config).values.min() == -65504
 
 
 @pytest.mark.parametrize("measure", ["z-score", "deviation"])

@@ -55,8 +55,9 @@ class FeatureConfig:
         statistics_images: layers that keep no statistics (LayerNorm, GroupNorm) get theirs from so
             many images of the set, drawn at random.
         batch_size: images at a time.
-        spill: new ``.npy`` file that keeps the features on disk; None keeps them in memory. What
-            the last layer takes in goes to ``STEM-last`` beside it, where it is read.
+        spill: new ``.npy`` file that keeps the features on disk as float16, within its range; None
+            keeps them in memory. What the last layer takes in goes to ``STEM-last`` beside it,
+            where it is read.
     """
 
     measure: Measure = "log-density"
@@ -83,7 +84,7 @@ class Features:
     """What a model says of a set.
 
     Attributes:
-        values: ``[N, L]``, float32; lower is more unusual.
+        values: ``[N, L]``, float32 (on disk float16); lower is more unusual.
         layers: names of the L features: those of the normalisation layers, in the order in which
             they are called; ``LAYER[0]`` is the first token by itself.
         predictions: class that the model reads, ``[N]``.
@@ -193,14 +194,14 @@ class _Table:
     def put_last(self, indices: list[int], values: Tensor) -> None:
         if self.last is None:
             self.last = _allocated(self.count, values.shape[1], self.config.spilled()[1:])
-        self.last[indices] = values.float().cpu().numpy()
+        self.last[indices] = _within(self.last, values)
 
     def settle(self, moments: Mapping[str, Moments]) -> None:
         """Turn into features what waits for statistics that are known now."""
         for name in self.waiting.keys() & moments.keys():
             for indices, found in self.waiting.pop(name):
                 features = found.likelihood(moments[name], self.config.measure)
-                self.values[indices, self.places[name]] = features.cpu().numpy()
+                self.values[indices, self.places[name]] = _within(self.values, features)
 
 
 @contextmanager
@@ -258,4 +259,10 @@ def _allocated(count: int, layers: int, spilled: tuple[Path, ...]) -> np.ndarray
     if not spilled:
         return np.empty((count, layers), dtype=np.float32)
     shape = (count, layers)
-    return np.lib.format.open_memmap(spilled[0], mode="w+", dtype=np.float32, shape=shape)
+    return np.lib.format.open_memmap(spilled[0], mode="w+", dtype=np.float16, shape=shape)
+
+
+def _within(table: np.ndarray, values: Tensor) -> np.ndarray:
+    """Values as a table can hold them: what is beyond its range becomes its end."""
+    most = float(np.finfo(table.dtype).max)
+    return values.float().clamp(-most, most).cpu().numpy()
