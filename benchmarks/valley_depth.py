@@ -3,8 +3,9 @@
     python benchmarks/valley_depth.py --on demo_vit --victim blended --victim badclip --seed 0
 
 takes victims as ``benchmarks/flare_pairs.py`` does, and writes to
-``benchmarks/results/valley_depth.json`` the best AUROC of an independent component; and AUROC, depth and significance of the valley along
-the linear discriminant between poisoned and clean pairs, which no search is given.
+``benchmarks/results/valley_depth.json`` the best AUROC of an independent component; and AUROC,
+depth and significance of the valley along the linear discriminant between poisoned and clean
+pairs, which no search is given.
 """
 
 from __future__ import annotations
