@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.grid.cells import Say
 from invertune_plugin.benchmark.models import Progress, benign_model
@@ -58,14 +58,9 @@ class Opened:
 
 def open_victim(settings: Mapping[str, Any], report: Say) -> Opened:
     """The victim of a cell's settings, or the clean model; made where the cache has it not."""
-    recipe, seed = attacked(settings["attack_file"], settings["base"]), settings["seed"]
     if settings["attack"] == CLEAN:
-        sources, loaded = build_clean(recipe, seed, told(report))
-        clean = zero_shot_classifier(loaded, sources.class_names, sources.templates)
-        backdoor = Backdoor(recipe.attack.trigger or Patch(), recipe.attack.target)
-        return Opened(
-            recipe, sources, sources.tests(), clean, clean, (backdoor,), 0.0, loaded.source_sha256
-        )
+        return _open_clean(settings, report)[0]
+    recipe, seed = attacked(settings["attack_file"], settings["base"]), settings["seed"]
     built = build_victim(recipe, seed, told(report))
     return Opened(
         recipe,
@@ -85,14 +80,23 @@ def open_trained(settings: Mapping[str, Any], report: Say) -> Opened:
     The clean model has not seen the attacker's pairs; fine-tuned on them as they are, it is what
     a search of clean training pairs has to leave alone.
     """
-    opened = open_victim(settings, report)
     if settings["attack"] != CLEAN:
-        return opened
-    seed = settings["seed"]
-    sources, clean = build_clean(opened.recipe, seed, told(report))
-    benign = benign_model(opened.recipe, sources, clean, seed, told(report))
+        return open_victim(settings, report)
+    opened, clean = _open_clean(settings, report)
+    sources = opened.sources
+    benign = benign_model(opened.recipe, sources, clean, settings["seed"], told(report))
     suspect = zero_shot_classifier(benign, sources.class_names, sources.templates)
     return replace(opened, suspect=suspect)
+
+
+def _open_clean(settings: Mapping[str, Any], report: Say) -> tuple[Opened, LoadedClip]:
+    """The clean model as the suspect, and as it was loaded."""
+    recipe = attacked(CLEAN, settings["base"])
+    sources, loaded = build_clean(recipe, settings["seed"], told(report))
+    clean = zero_shot_classifier(loaded, sources.class_names, sources.templates)
+    backdoor = Backdoor(recipe.attack.trigger or Patch(), recipe.attack.target)
+    tests, sha256 = sources.tests(), loaded.source_sha256
+    return Opened(recipe, sources, tests, clean, clean, (backdoor,), 0.0, sha256), loaded
 
 
 def told(report: Say) -> Progress:
