@@ -7,7 +7,9 @@ splits the set where its density has a valley that is deep and that chance does 
 it splits off is taken away, and the rest is searched again, until nothing stands apart. Where the
 whole set shows no valley, each class that the model reads is looked at by itself; whether a class
 falls into halves is looked at in any case. Of a classifier, second heaps of its classes before the
-last layer are looked for first. Not published; measured beside FLARE in docs/flare.md.
+last layer are looked for first. Where no valley is left, the ends of the components are put into
+other images: poison carries them to its class. Not published; measured beside FLARE in
+docs/flare.md.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
 from invertune_plugin.defenses.purifiers.last_layer import all_heaps
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
-from invertune_plugin.defenses.purifiers.parts import decided, deepest_valley
+from invertune_plugin.defenses.purifiers.parts import asked, decided, deepest_valley
+from invertune_plugin.defenses.purifiers.transplants import Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -59,6 +62,8 @@ class Directions(ValleyConfig):
             relative to the class: natural attributes occur in several.
         last_layer: look for second heaps of the classes before the last layer first; not in a
             CLIP, whose embeddings hold what captions say beside the class.
+        least_carried: where nothing shows a valley, the end of a component counts that carries this
+            share of images of other classes to its own; None does not ask.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
@@ -66,6 +71,7 @@ class Directions(ValleyConfig):
     by_class: bool = True
     most_elsewhere: float = 0.03
     last_layer: bool = True
+    least_carried: float | None = 0.5
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
@@ -76,6 +82,8 @@ class Directions(ValleyConfig):
             raise InputError(
                 f"Expected most_elsewhere from 0 to below 1, got {self.most_elsewhere}."
             )
+        if self.least_carried is not None and not 0 < self.least_carried <= 1:
+            raise InputError(f"Expected least_carried in (0, 1] or none, got {self.least_carried}.")
 
 
 def directions(
@@ -86,6 +94,10 @@ def directions(
     report: Report | None = None,
 ) -> Purified:
     """Find the poisoned samples of a set in one forward pass over it; as ``flare``.
+
+    Where no valley is left, up to 16 ends of components are put into 100 images each: beyond that
+    pass up to 1,700 forward passes over single images for each part that is taken away, and as
+    many for none.
 
     Raises:
         InputError: too few samples, no normalisation layers, or an untrained model.
@@ -105,21 +117,26 @@ def directions(
         settings.features,
         seed,
         report,
-        lambda features: split(features, settings, seed),
+        lambda features: split(
+            features, settings, seed, Transplants(model, dataset, features.predictions, seed=seed)
+        ),
         with_last=settings.last_layer and not hasattr(model, "encode_text"),
     )
 
 
-def split(features: Features, config: Directions, seed: int = 0) -> Found:
+def split(
+    features: Features, config: Directions, seed: int = 0, transplants: Transplants | None = None
+) -> Found:
     """The parts that stand apart, one after the other, each decided anew by a discriminant.
 
     Second heaps before the last layer are looked for first, where it was read, then a part of the
-    whole set, then one of a class.
+    whole set, then one of a class, then an end of a component that carries others to its class.
 
     Args:
         features: ``[N, L]``, with predictions.
         config: settings.
         seed: of the component analysis.
+        transplants: of the model and the set; without them nothing is carried.
     """
     values, views = standardised(features.values), views_of(features.layers)
     rest, sides, valleys, shares = np.arange(len(values)), [], [], []
@@ -128,7 +145,9 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
         if len(rest) < 2 * config.least_samples:
             break
         predictions = features.predictions[rest]
-        found, heaps = heaps or searched(values[rest], predictions, views, config, seed), None
+        ask = None if transplants is None else transplants.within(rest)
+        found = heaps or searched(values[rest], predictions, views, config, seed, ask)
+        heaps = None
         if found is None:
             break
         valleys.append(found)
@@ -143,6 +162,7 @@ def split(features: Features, config: Directions, seed: int = 0) -> Found:
         "components": [one.rank for one in valleys],
         "parts": [len(one.part) for one in valleys],
         "classes": [one.label for one in valleys],
+        "carried": [one.carried for one in valleys],
         "share_of_classes": [round(share, 4) for share in shares],
     }
     classes = len(valleys) - len(sides)
@@ -164,6 +184,7 @@ def searched(
     views: Sequence[list[int]],
     config: Directions,
     seed: int,
+    transplants: Transplants | None = None,
 ) -> Valley | None:
     """One part of a set, or of one of its classes, by FLARE's features; None where none is left.
 
@@ -173,14 +194,17 @@ def searched(
         views: columns that are searched together.
         config: settings.
         seed: of components and mixtures.
+        transplants: of these samples; without them nothing is carried.
     """
     components = all_components(values, views, seed)
     found = deepest_valley(components, config)
     if found is not None:
         found = decided(found, values, config)
-    if not config.by_class:
+    if config.by_class:
+        half = half_of_a_class(values, predictions, config, config.most_elsewhere, seed)
+        found = most_significant([found, half]) or part_of_a_class(
+            values, predictions, components, config, config.most_elsewhere
+        )
+    if transplants is None or config.least_carried is None:
         return found
-    half = half_of_a_class(values, predictions, config, config.most_elsewhere, seed)
-    return most_significant([found, half]) or part_of_a_class(
-        values, predictions, components, config, config.most_elsewhere
-    )
+    return asked(found, values, predictions, components, transplants, config.least_carried)

@@ -1,4 +1,4 @@
-"""Parts of a set: the deepest valley of some components, and a part decided anew."""
+"""Parts of a set: the deepest valley of some components, one decided anew, and what parts carry."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 
 from invertune_plugin.defenses.flare.sides import discriminant_scores, refined
 from invertune_plugin.defenses.purifiers.class_parts import SAME
+from invertune_plugin.defenses.purifiers.completing import completed
+from invertune_plugin.defenses.purifiers.tails import pure_tails
+from invertune_plugin.defenses.purifiers.transplants import Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -48,3 +51,38 @@ def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley |
     if bound is None or np.isin(bound.part, side).mean() < SAME:
         return None
     return replace(found, part=np.union1d(side, bound.part))
+
+
+def asked(
+    found: Valley | None,
+    values: np.ndarray,
+    predictions: np.ndarray,
+    components: Sequence[tuple[int, np.ndarray]],
+    transplants: Transplants,
+    least: float,
+) -> Valley | None:
+    """A part with what it carries, and completed where that is enough.
+
+    Where there is no part, the end of a component that carries other images to its class best;
+    None where that is not enough.
+
+    Args:
+        found: with a valley.
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        components: ``[N]`` each, with the rank among which it was found.
+        transplants: of these samples.
+        least: share of images of other classes that is enough.
+    """
+    if found is None:
+        tails = [
+            Valley(tail.part, 1.0, 0.0, tail.rank, tail.label)
+            for tail in pure_tails(components, predictions)
+        ]
+    else:
+        tails = [found]
+    parts = [replace(one, carried=transplants.carried(one.part)) for one in tails]
+    best = max(parts, key=lambda one: one.carried or 0.0, default=None)
+    if best is not None and (best.carried or 0.0) >= least:
+        return completed(best, values, predictions)
+    return found and best

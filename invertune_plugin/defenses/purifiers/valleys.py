@@ -52,10 +52,11 @@ class Valley:
 
     Attributes:
         part: indices of the small part, sorted.
-        depth: ratio of the density of its peak and that of the valley.
+        depth: ratio of the density of its peak and that of the valley; 1 without a valley.
         significance: of their difference, in standard deviations.
         rank: principal components among which the component was found.
         label: class that it splits; None where it splits the whole set.
+        carried: share of other images that the part carries to its class, where that was asked.
     """
 
     part: np.ndarray
@@ -63,6 +64,7 @@ class Valley:
     significance: float
     rank: int = 1
     label: int | None = None
+    carried: float | None = None
 
     def counts(self, config: ValleyConfig) -> bool:
         """Whether it is deep and significant enough."""

@@ -1,0 +1,80 @@
+"""Evidence by transplant: what a part has in common, put into other images, makes them its class.
+
+The mean image of a part that is read as one class, less the mean of images that are read otherwise,
+is added to some of these. Of poison the difference is the trigger, blurred: the model reads the
+class in what it is added to. Objects lie elsewhere in each image, so that of a natural part only a
+shade of the class is left, which moves few. So the model itself is asked whether a part is a cause,
+as a defender who inverts a trigger asks it. Not published; measured in docs/flare.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from invertune_plugin.data import Items, Subset, batches, to_unit
+from invertune_plugin.modes import frozen
+
+MOST_OTHERS = 500
+"""Images that are read otherwise, drawn at random, that their mean is taken of."""
+BATCH = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Transplants:
+    """A model and its set, to ask what parts of it carry.
+
+    Attributes:
+        model: images ``[N, 3, H, W]`` in [0, 1] to logits.
+        dataset: the set, of N images of one size.
+        predictions: class that the model reads, ``[N]``.
+        probes: images of other classes that a part is put into.
+        seed: of their draw.
+    """
+
+    model: nn.Module
+    dataset: Items[Any]
+    predictions: np.ndarray
+    probes: int = 100
+    seed: int = 0
+    _others: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def within(self, chosen: np.ndarray) -> Transplants:
+        """The same for some samples of the set alone, whose indices count from 0 then."""
+        subset = Subset(self.dataset, chosen.tolist())
+        return replace(self, dataset=subset, predictions=self.predictions[chosen])
+
+    def carried(self, part: np.ndarray) -> float:
+        """Share in [0, 1] of images of other classes that are read as its class with what it adds.
+
+        Args:
+            part: indices of some samples, one or more; their class is the one that is read in most.
+        """
+        label = int(np.bincount(self.predictions[part]).argmax())
+        if (self.predictions == label).all():
+            return 0.0
+        if label not in self._others:
+            self._others[label] = self._read_otherwise(label)
+        probes, others = self._others[label]
+        moved = (probes + self._mean(part) - others).clamp(0, 1)
+        device = next(self.model.parameters()).device
+        with torch.no_grad(), frozen(self.model):
+            read = torch.cat([self.model(some.to(device)).argmax(1) for some in moved.split(BATCH)])
+        return float((read == label).float().mean())
+
+    def _read_otherwise(self, label: int) -> tuple[Tensor, Tensor]:
+        """Images ``[probes, 3, H, W]`` that are read as other classes, and the mean of more."""
+        draw = np.random.default_rng(self.seed)
+        others = draw.permutation(np.flatnonzero(self.predictions != label))[:MOST_OTHERS]
+        probes = Subset(self.dataset, others[: self.probes].tolist())
+        images = torch.cat([to_unit(some) for some, _ in batches(probes, BATCH)])
+        return images, self._mean(others)
+
+    def _mean(self, chosen: np.ndarray) -> Tensor:
+        subset = Subset(self.dataset, chosen.tolist())
+        sums = [to_unit(some).double().sum(0) for some, _ in batches(subset, BATCH)]
+        return (torch.stack(sums).sum(0) / len(subset)).float()

@@ -1,0 +1,106 @@
+"""Tails of components, and what they carry into other images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from test_directions import planted
+from torch import Tensor, nn
+from toys import noise_images
+
+from invertune_plugin.data import InMemory
+from invertune_plugin.defenses.flare.features import Features
+from invertune_plugin.defenses.purifiers.directions import Directions, split
+from invertune_plugin.defenses.purifiers.tails import SIZE, pure_tails
+from invertune_plugin.defenses.purifiers.transplants import Transplants
+
+CLASSES, TARGET, SQUARE = 5, 3, 4
+COUNT = 2000
+
+
+class Reader(nn.Module):
+    """Reads the target in a white corner, class 4 in a white square anywhere, else any class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        labels = (images.mean((1, 2, 3)) * 1e5).long() % SQUARE
+        brightness = nn.functional.avg_pool2d(images.mean(1, keepdim=True), 2, stride=1).flatten(1)
+        labels[brightness[:, 1:].amax(1) > 0.8] = SQUARE
+        labels[brightness[:, 0] > 0.8] = TARGET
+        return nn.functional.one_hot(labels, CLASSES).float()
+
+
+def pictures(poisoned: list[int], squares: list[int]) -> InMemory[int]:
+    """Noise of 8 x 8; some with a white corner, others with a white square somewhere else."""
+    images, rng = noise_images(COUNT, 8), np.random.default_rng(0)
+    for index in squares:
+        x, y = rng.integers(2, 7, 2)
+        images[index, :, x : x + 2, y : y + 2] = 255
+    images[poisoned, :, :2, :2] = 255
+    return InMemory(images, [0] * COUNT)
+
+
+def asked(data: InMemory[int]) -> Transplants:
+    model = Reader()
+    return Transplants(model, data, model(data.images / 255).argmax(1).numpy())
+
+
+def test_a_trigger_carries_and_an_object_does_not() -> None:
+    poisoned, squares = np.arange(40), np.arange(100, 140)
+    transplants = asked(pictures(poisoned.tolist(), squares.tolist()))
+    assert (transplants.predictions[poisoned] == TARGET).all()
+    assert transplants.carried(poisoned) > 0.9
+    assert transplants.carried(poisoned[:1]) > 0.5
+    assert transplants.carried(squares) < 0.1
+    natural = np.flatnonzero(transplants.predictions == TARGET)[40:80]
+    assert transplants.carried(natural) < 0.4, "one in four is read so anyway"
+    part = transplants.within(np.arange(30, 2000))
+    assert part.carried(np.arange(10)) > 0.9, "counts from 0"
+    alone = transplants.within(poisoned)
+    assert alone.carried(np.arange(20)) == 0.0, "no image of another class"
+
+
+def test_pure_tails_by_hand() -> None:
+    component = np.linspace(-1.0, 1.0, 200)
+    predictions = np.arange(200) % 3
+    predictions[-SIZE:] = 1
+    predictions[-3:] = 2
+    (tail,) = pure_tails([(7, component), (9, component**3)], predictions)
+    assert (tail.part.tolist(), tail.label) == (list(range(170, 197)), 1)
+    assert tail.rank == 9, "the longer tail of two that are the same"
+    assert list(pure_tails([(1, component)], np.arange(200) % 3)) == []
+    assert list(pure_tails([(1, component[:50])], np.ones(50, dtype=np.int64))) == [], "too few"
+
+
+def shoulder() -> tuple[Features, InMemory[int], list[int]]:
+    """Poison that is no part in any direction, of images that have the trigger."""
+    features, chosen = planted(100, COUNT, by=1.6)
+    data = pictures(chosen, [])
+    features.predictions[:] = asked(data).predictions
+    return features, data, chosen
+
+
+def test_poison_without_a_valley_is_found_by_what_it_carries() -> None:
+    features, data, chosen = shoulder()
+    model = Transplants(Reader(), data, features.predictions)
+    assert split(features, Directions()).poisoned == ()
+    assert split(features, Directions(least_carried=None), transplants=model).poisoned == ()
+    found = split(features, Directions(), transplants=model)
+    assert set(found.evidence["classes"]) == {TARGET}
+    assert found.evidence["carried"][0] > 0.7
+    assert found.evidence["depths"][0] == 1.0, "no valley"
+    poisoned = set(found.poisoned)
+    assert len(poisoned & set(chosen)) > 0.8 * len(chosen)
+    assert len(poisoned - set(chosen)) < 0.01 * COUNT
+
+
+@pytest.mark.parametrize("least", [0.5, 1.0])
+def test_the_same_numbers_without_a_trigger_are_left_alone(least: float) -> None:
+    features, _, _ = shoulder()
+    model = Transplants(Reader(), pictures([], []), features.predictions)
+    found = split(features, Directions(least_carried=least), transplants=model)
+    assert (found.poisoned, found.evidence["carried"]) == ((), [])
