@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kurtosis
 
 SIZE = 30
 """Samples at the end of a component."""
@@ -69,7 +68,8 @@ def _tail(component: np.ndarray, rank: int, predictions: np.ndarray) -> Tail | N
     end = np.sort(np.argpartition(-component, SIZE - 1)[:SIZE])
     counts = np.bincount(predictions[end])
     label = int(counts.argmax())
-    if counts[label] < PURE * SIZE:
+    if counts[label] < PURE * SIZE or not np.ptp(component):
         return None
     part = end[predictions[end] == label]
-    return Tail(part, label, rank, float(kurtosis(component)))
+    standard = (component - component.mean()) / component.std()
+    return Tail(part, label, rank, float((standard**4).mean()))
