@@ -61,11 +61,14 @@ def pairs() -> str:
 
 
 def directions() -> str:
-    """One purifier on all victims of the bench, means over seeds."""
-    rows = read("flare_pairs", measure="pairs", defense="directions")
-    recipes = distinct(rows, "recipe")
-    told = crossed(rows, "attack", none_first(rows), "recipe", recipes, searched)
-    return markdown(["attack", *recipes], told)
+    """One purifier on all victims of the bench, a column for each model and seed."""
+    rows = [
+        row | {"model": f"{row['recipe']}, seed {row['seed']}"}
+        for row in read("flare_pairs", measure="pairs", defense="directions")
+    ]
+    models = sorted(distinct(rows, "model"))
+    told = crossed(rows, "attack", none_first(rows), "model", models, searched)
+    return markdown(["attack", *models], told)
 
 
 def speed() -> str:

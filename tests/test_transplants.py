@@ -11,9 +11,12 @@ from toys import noise_images
 
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
+from invertune_plugin.defenses.flare.sides import standardised
+from invertune_plugin.defenses.purifiers.completing import completed
 from invertune_plugin.defenses.purifiers.directions import Directions, split
 from invertune_plugin.defenses.purifiers.tails import SIZE, pure_tails
 from invertune_plugin.defenses.purifiers.transplants import Transplants
+from invertune_plugin.defenses.purifiers.valleys import Valley
 
 CLASSES, TARGET, SQUARE = 5, 3, 4
 COUNT = 2000
@@ -104,3 +107,19 @@ def test_the_same_numbers_without_a_trigger_are_left_alone(least: float) -> None
     model = Transplants(Reader(), pictures([], []), features.predictions)
     found = split(features, Directions(least_carried=least), transplants=model)
     assert (found.poisoned, found.evidence["carried"]) == ((), [])
+
+
+def test_a_part_of_one_class_is_completed_from_its_class() -> None:
+    """Half of the poison brings the rest; what is spread over classes stays as it is."""
+    features, chosen = planted(100, COUNT, by=4.0)
+    values, mixed = standardised(features.values), features.predictions
+    pure = mixed.copy()
+    pure[chosen] = TARGET
+    half = Valley(np.array(chosen[::2]), depth=3.0, significance=5.0)
+    whole = completed(half, values, pure)
+    assert set(chosen) <= set(whole.part) | set(chosen[:3]), "three at most are left out"
+    assert len(np.setdiff1d(whole.part, chosen)) <= 3
+    assert (whole.depth, whole.significance) == (3.0, 5.0)
+    assert completed(half, values, mixed) is half
+    everything = Valley(np.flatnonzero(pure == TARGET), depth=3.0, significance=5.0)
+    assert completed(everything, values, pure).part.tolist() == everything.part.tolist()
