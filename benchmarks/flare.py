@@ -87,6 +87,7 @@ def main(
                 for by in names:
                     row = described(source, tower, name, by, number, images, training, retrain)
                     if experiment(row) in here:
+                        say(f"{name}, {by}, seed {number}: there already; --again measures anew.")
                         continue
                     arena = arena or Arena(source, tower, name, number, images, training, place)
                     row |= arena.measured(by, retrain)

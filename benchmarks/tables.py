@@ -176,6 +176,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "bench demo_vit": bench("demo_vit", *REPAIRS, "linear_probe", "rvpt", floor=True),
     "bench demo purifiers": bench("demo", *PURIFIERS, floor=True),
     "bench demo toolbox": bench("demo", *TOOLBOX),
+    "bench demo_vit toolbox": bench("demo_vit", *TOOLBOX),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),

@@ -95,8 +95,8 @@ def directions(
 ) -> Purified:
     """Find the poisoned samples of a set in one forward pass over it; as ``flare``.
 
-    Where no valley is left, up to 16 ends of components are put into 100 images each: beyond that
-    pass up to 1,700 forward passes over single images for each part that is taken away, and as
+    Where no valley is left, up to 40 ends of components are put into 100 images each: beyond that
+    pass up to 4,000 forward passes over single images for each part that is taken away, and as
     many for none.
 
     Raises:

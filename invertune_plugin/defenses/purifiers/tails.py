@@ -1,4 +1,4 @@
-"""Ends of components: the few samples farthest out, where a model reads nearly all as one class.
+"""Ends of components: the few samples farthest out, where a model reads most as one class.
 
 Poison that is no part by itself, a shoulder of the clean samples without a valley before it, still
 lies at the end of a component. Natural tails do, too: which is which, a transplant has to show.
@@ -13,11 +13,11 @@ import numpy as np
 
 SIZE = 30
 """Samples at the end of a component."""
-PURE = 0.8
+PURE = 0.6
 """Least share of them that is read as one class."""
 SAME = 0.3
 """Share of two tails in common that makes them one."""
-MOST = 16
+MOST = 40
 """Tails that are looked at, the purest first."""
 
 
