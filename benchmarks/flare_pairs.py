@@ -21,6 +21,7 @@ from invertune_plugin.benchmark.bench_open import Opened, open_trained
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.record import Rows, merge_rows
+from invertune_plugin.benchmark.removed_picture import write_removed
 from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
@@ -35,6 +36,9 @@ def main(
     by: Annotated[list[str], typer.Option(help="Purifier, with options in YAML after its name.")],
     seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
+    pictures: Annotated[
+        Path | None, typer.Option(help="Folder for a picture of what each search removed.")
+    ] = None,
 ) -> None:
     """One row per recipe, victim, seed and purifier."""
     for number in seed:
@@ -45,20 +49,25 @@ def main(
                 for purifier in by:
                     row = {"measure": "pairs", "recipe": base, "tower": opened.recipe.model}
                     row |= {"attack": attack, "seed": number, "defense": purifier}
-                    row |= searched(opened, attack, number, purifier)
+                    row |= searched(opened, attack, number, purifier, pictures)
                     merge_rows(out, [row], experiment, command_of)
                     told = ("recipe", "attack", "defense", "outcome", "tpr", "fpr", "auroc")
                     say(json.dumps({key: row.get(key) for key in told}))
 
 
-def searched(opened: Opened, attack: str, seed: int, purifier: str) -> dict[str, Any]:
-    """Fields of a search by ``NAME`` or ``NAME {options}``."""
+def searched(
+    opened: Opened, attack: str, seed: int, purifier: str, pictures: Path | None
+) -> dict[str, Any]:
+    """Fields of a search by ``NAME`` or ``NAME {options}``; its picture where there is a folder."""
     name, options = name_and_options(purifier)
     trained = trained_on(opened, seed, attack != CLEAN)
     pairs = in_memory(trained.pairs)
     start = time.perf_counter()
     found = run_purifier(name, opened.suspect, pairs, options, seed, say)
     stage = found.stages[-1]
+    if pictures is not None and found.poisoned:
+        tower = Path(str(opened.recipe.model)).stem
+        write_removed(pictures / f"{tower}_{attack}_{seed}_{name}.png", pairs, found)
     return {
         "pairs": len(pairs),
         "poisoned": len(trained.targets),

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import vit_config
 
 from invertune_plugin import cli
@@ -23,6 +25,7 @@ from invertune_plugin.attacks.captions import TemplateCaptions
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.labels import PoisonedLabels
 from invertune_plugin.attacks.poisoning import PoisonedCaptions
+from invertune_plugin.benchmark.removed_picture import SIDE, TITLE
 from invertune_plugin.data import ClassCaptions, InMemory
 from invertune_plugin.triggers import Patch
 
@@ -125,6 +128,21 @@ def test_poison_is_found_in_every_format(
     assert sum(int(line["poisoned"]) for line in lines) == COUNT * RATE
     least = min(float(line["score"]) for line in lines if line["poisoned"] == "1")
     assert least > max(float(line["score"]) for line in lines if line["poisoned"] == "0")
+
+
+def test_a_picture_shows_what_was_removed(purify: Command, tmp_path: Path) -> None:
+    """The difference of the means is the patch, white on grey; without a find there is none."""
+    path = tmp_path / "out" / "removed.png"
+    _, said = purify()
+    assert str(path) in said
+    picture = Image.open(path)
+    assert picture.size == (8 * SIDE, 3 * (SIDE + TITLE))
+    top = 2 * (SIDE + TITLE) + TITLE
+    tile = np.asarray(picture.crop((2 * SIDE, top, 3 * SIDE, top + SIDE)))
+    assert tile[-SIDE // 2 :, -SIDE // 2 :].std() > 100, "checkerboard at the bottom right"
+    assert abs(tile[: SIDE // 2].mean() - 127) < 10, "grey above it"
+    _, said = purify(by="none", config=None, overwrite=True)
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from invertune_plugin.adapters.writing.truth import (
 )
 from invertune_plugin.benchmark.detection import search_fields
 from invertune_plugin.benchmark.record import record
+from invertune_plugin.benchmark.removed_picture import write_removed
 from invertune_plugin.benchmark.suspect import Suspect, open_suspect
 from invertune_plugin.config import named, parse, read_yaml
 from invertune_plugin.console import item_progress, say, table
@@ -30,6 +31,7 @@ from invertune_plugin.files import refuse_existing, replacing, write_text
 from invertune_plugin.outcome import Outcome
 
 OUTPUTS = ("scores.csv", "result.json")
+PICTURE = "removed.png"
 KEPT: dict[str, tuple[str, Callable[..., Path]]] = {
     "folder": ("kept", write_folder),
     "parquet": ("kept.parquet", write_parquet),
@@ -66,7 +68,7 @@ def purify_data(job: PurifyJob) -> int:
     Raises:
         InputError: any of the options cannot be used.
     """
-    for name in OUTPUTS:
+    for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
     kept = _kept_path(job)
     purifier = purifier_of(job.by)
@@ -87,6 +89,12 @@ def purify_data(job: PurifyJob) -> int:
     result = json.dumps(record(command, [row]), indent=2)
     write_text(job.out / OUTPUTS[1], result, job.overwrite)
     written = [job.out / name for name in OUTPUTS]
+    picture = job.out / PICTURE
+    if found.poisoned and found.kept:
+        write_removed(picture, data, found, job.seed)
+        written.append(picture)
+    else:
+        picture.unlink(missing_ok=True)
     if kept is not None and found.outcome is not Outcome.FAILED:
         _write_kept(job, kept, found)
         written.append(kept)

@@ -64,7 +64,7 @@ class Transplants:
         device = next(self.model.parameters()).device
         with torch.no_grad(), frozen(self.model):
             read = torch.cat([self.model(some.to(device)).argmax(1) for some in moved.split(BATCH)])
-        return float((read == label).float().mean())
+        return float((read == label).double().mean())
 
     def _read_otherwise(self, label: int) -> tuple[Tensor, Tensor]:
         """Images ``[probes, 3, H, W]`` that are read as other classes, and the mean of more."""
