@@ -71,7 +71,7 @@ class Directions(ValleyConfig):
     by_class: bool = True
     most_elsewhere: float = 0.03
     last_layer: bool = True
-    least_carried: float | None = 0.5
+    least_carried: float | None = 0.4
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""

@@ -61,10 +61,10 @@ def asked(
     transplants: Transplants,
     least: float,
 ) -> Valley | None:
-    """A part with what it carries, and completed where that is enough.
+    """A part with what it carries, completed where that is enough.
 
-    Where there is no part, the end of a component that carries other images to its class best;
-    None where that is not enough.
+    Where there is no part, what grows from the end of a component and carries other images to its
+    class best; None where that is not enough.
 
     Args:
         found: with a valley.
@@ -74,15 +74,41 @@ def asked(
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
-    if found is None:
-        tails = [
-            Valley(tail.part, 1.0, 0.0, tail.rank, tail.label)
-            for tail in pure_tails(components, predictions)
-        ]
-    else:
-        tails = [found]
-    parts = [replace(one, carried=transplants.carried(one.part)) for one in tails]
-    best = max(parts, key=lambda one: one.carried or 0.0, default=None)
-    if best is not None and (best.carried or 0.0) >= least:
-        return completed(best, values, predictions)
-    return found and best
+    ends = (
+        Valley(tail.part, 1.0, 0.0, tail.rank, tail.label)
+        for tail in pure_tails(components, predictions)
+    )
+    parts = [
+        carrying(one, values, predictions, transplants, least)
+        for one in (ends if found is None else (found,))
+    ]
+    best = max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
+    if best is None and found is not None:
+        return replace(found, carried=transplants.carried(found.part))
+    return best
+
+
+def carrying(
+    found: Valley,
+    values: np.ndarray,
+    predictions: np.ndarray,
+    transplants: Transplants,
+    least: float,
+) -> Valley | None:
+    """A part that carries enough, completed; None where it does not, or the completed one.
+
+    What a few samples have in common by chance fades from the mean of all of their kind; a trigger
+    stays.
+
+    Args:
+        found: any part.
+        values: standardised features ``[N, L]``.
+        predictions: class that the model reads, ``[N]``.
+        transplants: of these samples.
+        least: share of images of other classes that is enough.
+    """
+    if transplants.carried(found.part) < least:
+        return None
+    whole = completed(found, values, predictions)
+    carried = transplants.carried(whole.part)
+    return replace(whole, carried=carried) if carried >= least else None
