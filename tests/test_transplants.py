@@ -123,3 +123,21 @@ def test_a_part_of_one_class_is_completed_from_its_class() -> None:
     assert completed(half, values, mixed) is half
     everything = Valley(np.flatnonzero(pure == TARGET), depth=3.0, significance=5.0)
     assert completed(everything, values, pure).part.tolist() == everything.part.tolist()
+
+
+class Fading(Transplants):
+    """A few samples carry, all of their kind do not."""
+
+    def carried(self, part: np.ndarray) -> float:
+        """High for ends of components only."""
+        return 0.9 if len(part) <= SIZE else 0.2
+
+
+def test_what_fades_from_the_mean_of_a_kind_is_chance() -> None:
+    features, data, _ = shoulder()
+    assert (
+        split(
+            features, Directions(), transplants=Fading(Reader(), data, features.predictions)
+        ).poisoned
+        == ()
+    )

@@ -62,8 +62,9 @@ class Directions(ValleyConfig):
             relative to the class: natural attributes occur in several.
         last_layer: look for second heaps of the classes before the last layer first; not in a
             CLIP, whose embeddings hold what captions say beside the class.
-        least_carried: where nothing shows a valley, the end of a component counts that carries this
-            share of images of other classes to its own; None does not ask.
+        least_carried: a part that carries this share of images of other classes to its own, and
+            still does with all of its kind, is completed; where nothing shows a valley, so are
+            ends of components. None does not ask.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
