@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_directions import planted
+from test_directions import planted, within_a_class
 from torch import Tensor, nn
 from toys import noise_images
 
@@ -141,3 +141,20 @@ def test_what_fades_from_the_mean_of_a_kind_is_chance() -> None:
         ).poisoned
         == ()
     )
+
+
+def test_a_shallow_part_counts_where_it_carries() -> None:
+    """The same valley within a class, with a trigger in its images and without."""
+    features, chosen = within_a_class()
+    count = len(features.values)
+    images = noise_images(count, 8)
+    plain = Transplants(Reader(), InMemory(images.clone(), [0] * count), features.predictions)
+    images[chosen, :, :2, :2] = 255
+    marked = Transplants(Reader(), InMemory(images, [0] * count), features.predictions)
+    doubted = split(features, Directions(), transplants=plain)
+    assert doubted.poisoned == ()
+    assert "1 shallow part(s) carry no other images" in doubted.reason
+    assert doubted.evidence["depths"][0] < Directions().sure_depth
+    found = split(features, Directions(), transplants=marked)
+    assert len(set(found.poisoned) & set(chosen)) > 0.9 * len(chosen)
+    assert split(features, Directions(sure_depth=1.0), transplants=plain).poisoned

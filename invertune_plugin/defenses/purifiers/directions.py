@@ -65,6 +65,8 @@ class Directions(ValleyConfig):
         least_carried: a part that carries this share of images of other classes to its own, and
             still does with all of its kind, is completed; where nothing shows a valley, so are
             ends of components. None does not ask.
+        sure_depth: a valley of less depth counts only where its part carries, too: natural parts of
+            a class have shallow ones.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
@@ -73,6 +75,7 @@ class Directions(ValleyConfig):
     most_elsewhere: float = 0.03
     last_layer: bool = True
     least_carried: float | None = 0.4
+    sure_depth: float = 6.0
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
@@ -85,6 +88,14 @@ class Directions(ValleyConfig):
             )
         if self.least_carried is not None and not 0 < self.least_carried <= 1:
             raise InputError(f"Expected least_carried in (0, 1] or none, got {self.least_carried}.")
+        if self.sure_depth < 1:
+            raise InputError(f"Expected sure_depth of 1 or more, got {self.sure_depth}.")
+
+    def doubts(self, part: Valley) -> bool:
+        """Whether a part is shallow, and was asked and does not carry."""
+        if part.carried is None or self.least_carried is None:
+            return False
+        return part.depth < self.sure_depth and part.carried < self.least_carried
 
 
 def directions(
@@ -153,7 +164,7 @@ def split(
             break
         valleys.append(found)
         shares.append(share_of_classes(predictions, found.part))
-        if shares[-1] <= config.most_of_classes:
+        if shares[-1] <= config.most_of_classes and not config.doubts(found):
             sides.append(rest[found.part])
         rest = np.delete(rest, found.part)
     evidence: dict[str, Any] = {
@@ -166,10 +177,13 @@ def split(
         "carried": [one.carried for one in valleys],
         "share_of_classes": [round(share, 4) for share in shares],
     }
-    classes = len(valleys) - len(sides)
     if not sides:
+        classes = sum(share > config.most_of_classes for share in shares)
+        others = len(valleys) - classes
         reason = f"No part of the {len(values)} samples stands apart in any direction" + (
-            f"; {classes} of its parts are whole classes." if classes else "."
+            (f"; {classes} of its parts are whole classes" if classes else "")
+            + (f"; {others} shallow part(s) carry no other images to their class" if others else "")
+            + "."
         )
         scores = suspicion(values, np.empty(0, dtype=np.int64))
         return Found(scores, (), reason, evidence, Outcome.REJECTED)
