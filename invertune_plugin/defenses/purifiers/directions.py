@@ -75,7 +75,7 @@ class Directions(ValleyConfig):
     most_elsewhere: float = 0.03
     last_layer: bool = True
     least_carried: float | None = 0.4
-    sure_depth: float = 6.0
+    sure_depth: float = 25.0
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
