@@ -41,6 +41,8 @@ def main(
     ] = None,
 ) -> None:
     """One row per recipe, victim, seed and purifier."""
+    if pictures is not None:
+        pictures.mkdir(parents=True, exist_ok=True)
     for number in seed:
         for base in on:
             for attack in victim:

@@ -135,12 +135,8 @@ class Fading(Transplants):
 
 def test_what_fades_from_the_mean_of_a_kind_is_chance() -> None:
     features, data, _ = shoulder()
-    assert (
-        split(
-            features, Directions(), transplants=Fading(Reader(), data, features.predictions)
-        ).poisoned
-        == ()
-    )
+    model = Fading(Reader(), data, features.predictions)
+    assert split(features, Directions(), transplants=model).poisoned == ()
 
 
 def test_a_shallow_part_counts_where_it_carries() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from invertune_plugin.benchmark.pixels import as_image
 from invertune_plugin.data import Items, Subset, batches, to_unit
 from invertune_plugin.defenses.purifiers import Purified
+from invertune_plugin.defenses.purifiers.transplants import mean_image
 from invertune_plugin.files import replacing
 
 SHOWN, SIDE, TITLE = 8, 96, 18
@@ -33,8 +34,9 @@ def write_removed(path: Path, data: Items[Any], found: Purified, seed: int = 0) 
     draw = np.random.default_rng(seed)
     suspicious = sorted(found.poisoned, key=lambda index: -found.scores[index])
     kept = draw.permutation(found.kept).tolist()
-    removed_mean = _mean(data, draw.permutation(found.poisoned)[:MOST_AVERAGED].tolist())
-    kept_mean = _mean(data, kept[:MOST_AVERAGED])
+    removed = draw.permutation(found.poisoned).tolist()
+    removed_mean = mean_image(Subset(data, removed[:MOST_AVERAGED]))
+    kept_mean = mean_image(Subset(data, kept[:MOST_AVERAGED]))
     differ = 0.5 + STRONGER * (removed_mean - kept_mean)
     rows = {
         "Removed, the most suspicious first": _images(data, suspicious[:SHOWN]),
@@ -57,8 +59,3 @@ def write_removed(path: Path, data: Items[Any], found: Purified, seed: int = 0) 
 
 def _images(data: Items[Any], indices: Sequence[int]) -> Tensor:
     return torch.cat([to_unit(some) for some, _ in batches(Subset(data, indices), SHOWN)])
-
-
-def _mean(data: Items[Any], indices: Sequence[int]) -> Tensor:
-    sums = [to_unit(some).double().sum(0) for some, _ in batches(Subset(data, indices), 100)]
-    return (torch.stack(sums).sum(0) / len(indices)).float()

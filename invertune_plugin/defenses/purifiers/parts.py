@@ -74,14 +74,8 @@ def asked(
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
-    ends = (
-        Valley(tail.part, 1.0, 0.0, tail.rank, tail.label)
-        for tail in pure_tails(components, predictions)
-    )
-    parts = [
-        carrying(one, values, predictions, transplants, least)
-        for one in (ends if found is None else (found,))
-    ]
+    candidates = pure_tails(components, predictions) if found is None else [found]
+    parts = [carrying(one, values, predictions, transplants, least) for one in candidates]
     best = max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
     if best is None and found is not None:
         return replace(found, carried=transplants.carried(found.part))

@@ -7,9 +7,10 @@ lies at the end of a component. Natural tails do, too: which is which, a transpl
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+
+from invertune_plugin.defenses.purifiers.valleys import Valley
 
 SIZE = 30
 """Samples at the end of a component."""
@@ -21,41 +22,28 @@ MOST = 40
 """Tails that are looked at, the purest first."""
 
 
-@dataclass(frozen=True, eq=False)
-class Tail:
-    """The end of a component.
-
-    Attributes:
-        part: indices of what is read as the class, sorted.
-        label: the class.
-        rank: principal components among which the component was found.
-        weight: kurtosis of the component; long tails are looked at first.
-    """
-
-    part: np.ndarray
-    label: int
-    rank: int
-    weight: float
-
-
 def pure_tails(
     components: Sequence[tuple[int, np.ndarray]], predictions: np.ndarray
-) -> Iterator[Tail]:
+) -> Iterator[Valley]:
     """Distinct ends of components that are read as one class, the purest and longest first.
 
     Args:
         components: ``[N]`` each with its rank.
         predictions: class that the model reads, ``[N]``.
+
+    Yields:
+        Parts without a valley: what is read as the class, with its label and rank.
     """
-    enough = len(predictions) >= 2 * SIZE
+    if len(predictions) < 2 * SIZE:
+        return
     tails = [
-        tail
+        (kurtosis(component), tail)
         for rank, component in components
         for end in (component, -component)
-        if enough and (tail := _tail(end, rank, predictions)) is not None
+        if (tail := _tail(end, rank, predictions)) is not None
     ]
     kept: list[np.ndarray] = []
-    for tail in sorted(tails, key=lambda one: (-len(one.part), -one.weight)):
+    for _, tail in sorted(tails, key=lambda one: (-len(one[1].part), -one[0])):
         if any(len(np.intersect1d(tail.part, other)) > SAME * len(tail.part) for other in kept):
             continue
         kept.append(tail.part)
@@ -64,12 +52,15 @@ def pure_tails(
             return
 
 
-def _tail(component: np.ndarray, rank: int, predictions: np.ndarray) -> Tail | None:
+def kurtosis(component: np.ndarray) -> float:
+    """How long the tails of values ``[N]`` are, which are not all equal: 3 for Gaussian ones."""
+    return float((((component - component.mean()) / component.std()) ** 4).mean())
+
+
+def _tail(component: np.ndarray, rank: int, predictions: np.ndarray) -> Valley | None:
     end = np.sort(np.argpartition(-component, SIZE - 1)[:SIZE])
     counts = np.bincount(predictions[end])
     label = int(counts.argmax())
     if counts[label] < PURE * SIZE or not np.ptp(component):
         return None
-    part = end[predictions[end] == label]
-    standard = (component - component.mean()) / component.std()
-    return Tail(part, label, rank, float((standard**4).mean()))
+    return Valley(end[predictions[end] == label], 1.0, 0.0, rank, label)

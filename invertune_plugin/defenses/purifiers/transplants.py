@@ -60,7 +60,8 @@ class Transplants:
         if label not in self._others:
             self._others[label] = self._read_otherwise(label)
         probes, others = self._others[label]
-        moved = (probes + self._mean(part) - others).clamp(0, 1)
+        added = mean_image(Subset(self.dataset, part.tolist())) - others
+        moved = (probes + added).clamp(0, 1)
         device = next(self.model.parameters()).device
         with torch.no_grad(), frozen(self.model):
             read = torch.cat([self.model(some.to(device)).argmax(1) for some in moved.split(BATCH)])
@@ -72,9 +73,10 @@ class Transplants:
         others = draw.permutation(np.flatnonzero(self.predictions != label))[:MOST_OTHERS]
         probes = Subset(self.dataset, others[: self.probes].tolist())
         images = torch.cat([to_unit(some) for some, _ in batches(probes, BATCH)])
-        return images, self._mean(others)
+        return images, mean_image(Subset(self.dataset, others.tolist()))
 
-    def _mean(self, chosen: np.ndarray) -> Tensor:
-        subset = Subset(self.dataset, chosen.tolist())
-        sums = [to_unit(some).double().sum(0) for some, _ in batches(subset, BATCH)]
-        return (torch.stack(sums).sum(0) / len(subset)).float()
+
+def mean_image(dataset: Items[Any]) -> Tensor:
+    """Mean ``[3, H, W]`` in [0, 1] of a set of images of one size, one or more."""
+    sums = [to_unit(some).double().sum(0) for some, _ in batches(dataset, BATCH)]
+    return (torch.stack(sums).sum(0) / len(dataset)).float()
