@@ -64,6 +64,8 @@ def test_a_small_grid(
     assert {row["attack"]: row["poisoned_rate"] for row in victims} == {"none": 0, "badnets": 0.1}
     bare, victim = rows["badnets", "none"], next(v for v in victims if v["attack"] == "badnets")
     assert bare["ca_after"] == victim["ca_before"], "no defence leaves the victim as it is"
+    assert bare["ca_rebound"] == victim["ca_rebound"]
+    assert bare["ca_lost"] == 0
     assert "8 rows" in capsys.readouterr().err
     folder = store / "artefacts"
     pictures = [{path.name for path in (folder / v["key"]).glob("*.png")} for v in victims]

@@ -88,6 +88,36 @@ def test_clean_pairs_are_searched_with_the_model_that_they_trained(grid: Path) -
     assert open_trained(victim, print).sha256 == open_victim(victim, print).sha256
 
 
+@pytest.mark.parametrize("attack", ["none", "badnets"])
+def test_a_suspect_that_is_left_alone_has_the_numbers_that_it_had(
+    grid: Path, monkeypatch: pytest.MonkeyPatch, attack: str
+) -> None:
+    grid.write_text(grid.read_text() + "  purify:k_distance: {deviations: 1.0e+6}\n")
+    counted: list[str] = []
+    measure = bench_metrics.METRICS["classification"]
+
+    def count(role: str, model: Any, opened: Any) -> dict[str, Any]:
+        counted.append(role)
+        return measure(role, model, opened)
+
+    monkeypatch.setitem(bench_metrics.METRICS, "classification", count)  # type: ignore[arg-type]
+    before, row = computed(grid, attack, "purify:k_distance")
+    assert row["removed"] == 0
+    again = ["before", "rebound"] if attack == "none" else []
+    assert counted == ["clean", "before", "rebound", *again], "after it is what it was before"
+    suspect = row if attack == "none" else before
+    assert {row[f"{rate}_after{end}"] for rate in ("ca", "asr") for end in ("", "_n")} == {
+        suspect[f"{rate}_before{end}"] for rate in ("ca", "asr") for end in ("", "_n")
+    }
+    assert row["ca_lost"] == 0
+    assert row["ca_rebound_n"] == 40
+    if attack == "badnets":
+        assert (row["ca_rebound"], row["asr_rebound"]) == (
+            before["ca_rebound"],
+            before["asr_rebound"],
+        )
+
+
 def test_a_victim_that_was_made_twice_is_a_doubt(grid: Path) -> None:
     settings = {"base": str(grid.parent / "tiny.yaml"), "attack": "none", "attack_file": "none"}
     opened = open_victim(settings | {"seed": 0}, print)

@@ -43,10 +43,11 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
     for seed in bench.seeds:
         for (base, attack), recipe in recipes.items():
             parents = (_clean(recipe, base, seed),)
-            settings = _settings(recipe, base, attack, seed) | {"metrics": bench.metrics}
+            settings = _settings(recipe, base, attack, seed)
+            settings |= {"metrics": bench.metrics, "rebound": bench.rebound}
             victim = Cell(_with_code(VICTIM, *plugged(recipe)), settings, parents)
             for defense, options in bench.defenses.items():
-                settings = {"defense": defense, "options": options, "rebound": bench.rebound}
+                settings = {"defense": defense, "options": options}
                 if in_toolbox(defense):
                     settings["made_of"] = {"toolbox": _toolbox_version()}
                 yield Cell(kinds[defense], settings, (victim,))

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.benchmark.bench_after import doubts_of, measured_after
+from invertune_plugin.benchmark.bench_after import doubts_of, measured_after, measured_before
 from invertune_plugin.benchmark.bench_defenses import PURIFY
-from invertune_plugin.benchmark.bench_metrics import Row, measured
+from invertune_plugin.benchmark.bench_metrics import Row
 from invertune_plugin.benchmark.bench_open import Opened, open_trained, told
 from invertune_plugin.benchmark.bench_training import TrainedOn, trained_on
 from invertune_plugin.benchmark.detection import search_fields
@@ -49,9 +49,10 @@ def compute_purified(
     row["seconds_repair"] = round(time.perf_counter() - start, 2)
     if not attacked:
         row["false_alarm"] = bool(removed)
-        row |= measured(victim.settings["metrics"], "before", opened.suspect, opened)
-        victim = replace(victim, record={**victim.record, **row})
-    after, losses = measured_after(model, opened, victim, settings["rebound"], report)
+        before, _ = measured_before(opened, victim.settings, report)
+        row |= {name: value for name, value in before.items() if "_before" in name}
+        victim = replace(victim, record={**victim.record, **before})
+    after, losses = measured_after(model, opened, victim, report)
     write_curves(folder, {"rebound": losses})
     return Result(row | after, doubts_of(opened, victim))
 

@@ -36,7 +36,7 @@ def compute_repair(
         row["false_alarm"] = found is not None
     if repaired.inverted is not None:
         write_inverted(folder, repaired.inverted)
-    after, losses = measured_after(repaired.classifier, opened, victim, settings["rebound"], report)
+    after, losses = measured_after(repaired.classifier, opened, victim, report)
     write_curves(folder, {**repaired.losses, "rebound": losses})
     return Result(row | after, doubts_of(opened, victim))
 

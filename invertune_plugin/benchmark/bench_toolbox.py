@@ -85,7 +85,7 @@ def compute_toolbox(
         **_rates(found, attacked),
     }
     model = None if found.model is None else classifier_of(found.model, opened)
-    after, losses = measured_after(model, opened, victim, settings["rebound"], report)
+    after, losses = measured_after(model, opened, victim, report)
     write_curves(folder, {"rebound": losses})
     row |= after
     doubts = doubts_of(opened, victim)

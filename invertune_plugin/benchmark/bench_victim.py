@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from invertune_plugin.benchmark.bench_after import measured_before
 from invertune_plugin.benchmark.bench_metrics import Row, measured
 from invertune_plugin.benchmark.bench_open import open_victim, told
-from invertune_plugin.benchmark.evidence_files import write_examples
+from invertune_plugin.benchmark.evidence_files import write_curves, write_examples
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
 from invertune_plugin.benchmark.victims import CLEAN, attacked, build_clean
 
@@ -24,7 +25,10 @@ def compute_clean(settings: Settings, parents: Parents, folder: Path, report: Sa
 
 
 def compute_victim(settings: Settings, parents: Parents, folder: Path, report: Say) -> Result:
-    """Build a victim into the cache of models, and measure it beside the clean model."""
+    """Build a victim into the cache of models, and measure it beside the clean model.
+
+    What benign fine-tuning alone leaves of it stands in the fields of the rebound.
+    """
     opened = open_victim(settings, report)
     attack = opened.recipe.attack
     row: Row = {"target": opened.backdoor.target, "seconds_attack": opened.seconds}
@@ -33,6 +37,7 @@ def compute_victim(settings: Settings, parents: Parents, folder: Path, report: S
     row["poisoned_rate"] = attack.rate if planted else 0.0
     row["trigger"] = opened.backdoor.trigger.fingerprint()
     write_examples(folder, opened.tests[0], opened.backdoor)
-    metrics = settings["metrics"]
-    row |= measured(metrics, "clean", opened.clean, opened)
-    return Result(row | measured(metrics, "before", opened.suspect, opened))
+    row |= measured(settings["metrics"], "clean", opened.clean, opened)
+    before, losses = measured_before(opened, settings, report)
+    write_curves(folder, {"rebound": losses})
+    return Result(row | before)
