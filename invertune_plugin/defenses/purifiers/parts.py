@@ -74,15 +74,22 @@ def asked(
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
-    candidates = pure_tails(components, predictions) if found is None else [found]
-    parts = [carrying(one, values, predictions, transplants, least) for one in candidates]
-    best = max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
-    if best is None and found is not None:
-        return replace(found, carried=transplants.carried(found.part))
-    return best
+    if found is not None:
+        alone = with_carried(found, transplants)
+        return grown(alone, values, predictions, transplants, least) or alone
+    parts = (
+        grown(with_carried(tail, transplants), values, predictions, transplants, least)
+        for tail in pure_tails(components, predictions)
+    )
+    return max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
 
 
-def carrying(
+def with_carried(found: Valley, transplants: Transplants) -> Valley:
+    """A part with what it carries."""
+    return replace(found, carried=transplants.carried(found.part))
+
+
+def grown(
     found: Valley,
     values: np.ndarray,
     predictions: np.ndarray,
@@ -95,14 +102,13 @@ def carrying(
     stays.
 
     Args:
-        found: any part.
+        found: any part, with what it carries.
         values: standardised features ``[N, L]``.
         predictions: class that the model reads, ``[N]``.
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
-    if transplants.carried(found.part) < least:
+    if found.carried is None or found.carried < least:
         return None
-    whole = completed(found, values, predictions)
-    carried = transplants.carried(whole.part)
-    return replace(whole, carried=carried) if carried >= least else None
+    whole = with_carried(completed(found, values, predictions), transplants)
+    return whole if whole.carried is not None and whole.carried >= least else None
