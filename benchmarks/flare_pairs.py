@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from invertune_plugin.benchmark.bench_open import Opened, open_trained
+from invertune_plugin.benchmark.bench_settings import settings_of_victim
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.record import Rows, merge_rows
@@ -46,8 +47,7 @@ def main(
     for number in seed:
         for base in on:
             for attack in victim:
-                names = {"attack": attack, "attack_file": attack, "base": base, "seed": number}
-                opened = open_trained(names, say)
+                opened = open_trained(settings_of_victim(attack, base, number), say)
                 for purifier in by:
                     row = {"measure": "pairs", "recipe": base, "tower": opened.recipe.model}
                     row |= {"attack": attack, "seed": number, "defense": purifier}

@@ -19,7 +19,7 @@ from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
 RESULTS = Path(__file__).parent / "results" / "grid.json"
-NAMES = ("kind", "base", "tower", "attack", "attack_file", "defense", "seed", "rebound")
+NAMES = ("kind", "base", "tower", "attack", "defense", "seed")
 
 
 def main(
@@ -37,7 +37,8 @@ def main(
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:
     """The cell that a row is about."""
-    return tuple(str(row.get(name)) for name in NAMES)
+    names = (*NAMES, "rebound") if row.get("defense") else NAMES
+    return tuple(str(row.get(name)) for name in names)
 
 
 def command_of(rows: Rows) -> str:

@@ -20,6 +20,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
 from invertune_plugin.benchmark.bench_open import open_trained
+from invertune_plugin.benchmark.bench_settings import settings_of_victim
 from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.console import say
@@ -48,8 +49,7 @@ def main(
 
 def measured(base: str, attack: str, seed: int) -> dict[str, Any]:
     """How well poison can be told from what ``directions`` reads of a victim's pairs."""
-    names = {"base": base, "attack": attack, "attack_file": attack, "seed": seed}
-    opened = open_trained(names, say)
+    opened = open_trained(settings_of_victim(attack, base, seed), say)
     trained = trained_on(opened, seed, attacked=True)
     config = Directions()
     features = abnormal_features(opened.suspect, in_memory(trained.pairs), config.features, seed)

@@ -66,7 +66,7 @@ class SyntheticStore:
         return about.key
 
     def victim(self, base: str, attack: str, seed: int, **beside: Any) -> str:
-        names = {"base": base, "tower": f"{base}_rn", "attack": attack, "attack_file": attack}
+        names = {"base": base, "tower": f"{base}_rn", "attack": attack}
         settings = {"attack": attack, "seed": seed, "made_of": {"rate": 0.03, "target": "star"}}
         value = 0.01 if attack == "none" else 0.97
         record = share("ca_clean", 0.96) | share("asr_clean", 0.01)

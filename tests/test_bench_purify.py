@@ -17,6 +17,7 @@ from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_defenses import PURIFYING
 from invertune_plugin.benchmark.bench_open import open_trained, open_victim
 from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.bench_settings import settings_of_victim
 from invertune_plugin.benchmark.bench_victim import compute_victim
 from invertune_plugin.benchmark.grid.cells import Parent
 from invertune_plugin.benchmark.grid.plan import plan_cells
@@ -73,9 +74,10 @@ def test_what_is_removed_of_clean_pairs_is_a_false_alarm(grid: Path) -> None:
 
 
 def test_clean_pairs_are_searched_with_the_model_that_they_trained(grid: Path) -> None:
-    settings = {"base": str(grid.parent / "tiny.yaml"), "attack": "none", "attack_file": "none"}
-    opened = open_victim(settings | {"seed": 0}, print)
-    trained = open_trained(settings | {"seed": 0}, print)
+    base = str(grid.parent / "tiny.yaml")
+    settings = settings_of_victim("none", base, 0)
+    opened = open_victim(settings, print)
+    trained = open_trained(settings, print)
     assert trained.clean.clip.state_dict().keys() == opened.clean.clip.state_dict().keys()
     same = [
         torch.equal(one, other)
@@ -84,7 +86,7 @@ def test_clean_pairs_are_searched_with_the_model_that_they_trained(grid: Path) -
         )
     ]
     assert not all(same)
-    victim = settings | {"attack": "badnets", "attack_file": "badnets", "seed": 0}
+    victim = settings_of_victim("badnets", base, 0)
     assert open_trained(victim, print).sha256 == open_victim(victim, print).sha256
 
 
@@ -119,8 +121,8 @@ def test_a_suspect_that_is_left_alone_has_the_numbers_that_it_had(
 
 
 def test_a_victim_that_was_made_twice_is_a_doubt(grid: Path) -> None:
-    settings = {"base": str(grid.parent / "tiny.yaml"), "attack": "none", "attack_file": "none"}
-    opened = open_victim(settings | {"seed": 0}, print)
+    settings = settings_of_victim("none", str(grid.parent / "tiny.yaml"), 0)
+    opened = open_victim(settings, print)
 
     def doubts(sha256: str | None) -> tuple[str, ...]:
         return doubts_of(opened, Parent("victim", settings, {"sha256": sha256}, grid.parent))
@@ -132,8 +134,8 @@ def test_a_victim_that_was_made_twice_is_a_doubt(grid: Path) -> None:
 def test_of_several_triggers_the_one_that_works_best_counts(
     grid: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"base": str(grid.parent / "tiny.yaml"), "seed": 0}
-    opened = open_victim(settings | dict.fromkeys(("attack", "attack_file"), "multi_target"), print)
+    base = str(grid.parent / "tiny.yaml")
+    opened = open_victim(settings_of_victim("multi_target", base, 0), print)
     hits = {backdoor.target: n for n, backdoor in enumerate(opened.backdoors, 3)}
     assert len(hits) == 3
 

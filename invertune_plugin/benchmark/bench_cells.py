@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import torch
@@ -20,13 +20,17 @@ from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
 from invertune_plugin.benchmark.bench_purify import compute_purified
 from invertune_plugin.benchmark.bench_recipe import BenchRecipe
 from invertune_plugin.benchmark.bench_repair import compute_repair
+from invertune_plugin.benchmark.bench_settings import (
+    recipe_in,
+    settings_of_clean,
+    settings_of_victim,
+)
 from invertune_plugin.benchmark.bench_toolbox import compute_toolbox
 from invertune_plugin.benchmark.bench_victim import compute_clean, compute_victim
 from invertune_plugin.benchmark.grid.cells import Cell, Kind
-from invertune_plugin.benchmark.made_of import described, plugged
-from invertune_plugin.benchmark.recipe import Recipe, model_config
+from invertune_plugin.benchmark.made_of import plugged
+from invertune_plugin.benchmark.recipe import model_config
 from invertune_plugin.benchmark.sources import source_of
-from invertune_plugin.benchmark.victims import attacked
 from invertune_plugin.defenses.baselines import baseline_of
 from invertune_plugin.defenses.purifiers import purifier_of
 from invertune_plugin.errors import InputError
@@ -36,21 +40,22 @@ from invertune_plugin.zero_shot import ZeroShotClassifier
 
 def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
     """The repairs of a grid; clean models and victims are their parents."""
-    recipes = {
-        (base, attack): attacked(attack, base) for base in bench.recipes for attack in bench.attacks
-    }
     kinds = {defense: _kind(defense) for defense in bench.defenses}
-    for seed in bench.seeds:
-        for (base, attack), recipe in recipes.items():
-            parents = (_clean(recipe, base, seed),)
-            settings = _settings(recipe, base, attack, seed)
-            settings |= {"metrics": bench.metrics, "rebound": bench.rebound}
-            victim = Cell(_with_code(VICTIM, *plugged(recipe)), settings, parents)
-            for defense, options in bench.defenses.items():
-                settings = {"defense": defense, "options": options}
-                if in_toolbox(defense):
-                    settings["made_of"] = {"toolbox": _toolbox_version()}
-                yield Cell(kinds[defense], settings, (victim,))
+    known = {
+        (base, attack): settings_of_victim(attack, base, bench.seeds[0])
+        for base in bench.recipes
+        for attack in bench.attacks
+    }
+    measured = {"metrics": bench.metrics, "rebound": bench.rebound}
+    for seed, ((base, _), victim_settings) in product(bench.seeds, known.items()):
+        kind = _with_code(VICTIM, *plugged(recipe_in(victim_settings)))
+        settings = victim_settings | measured | {"seed": seed}
+        victim = Cell(kind, settings, (_clean(base, seed),))
+        for defense, options in bench.defenses.items():
+            settings = {"defense": defense, "options": options}
+            if in_toolbox(defense):
+                settings["made_of"] = {"toolbox": _toolbox_version()}
+            yield Cell(kinds[defense], settings, (victim,))
 
 
 def _impossible(cell: Cell) -> str | None:
@@ -61,12 +66,12 @@ def _impossible(cell: Cell) -> str | None:
         return purifier_of(purifier).why_not() if poisons else NO_TRAINING_SET
     name = in_toolbox(defense)
     if name is None:
-        return baseline_of(defense).why_not(_tower(victim["tower"]))
+        return baseline_of(defense).why_not(_tower(victim["recipe"]["model"]))
     try:
         _clone(os.environ.get(HOME))
     except InputError as error:
         return str(error)
-    return _toolbox_limit(name, victim["tower"], poisons)
+    return _toolbox_limit(name, victim["recipe"]["model"], poisons)
 
 
 @lru_cache
@@ -123,19 +128,7 @@ def _with_code(kind: Kind, *things: Any) -> Kind:
     return replace(kind, code=(*kind.code, *packages_of(*things)))
 
 
-def _clean(recipe: Recipe, base: str, seed: int) -> Cell:
-    made_of = {"model": recipe.model, "data": asdict(recipe.data), "clean": asdict(recipe.clean)}
-    settings = {"base": base, "tower": recipe.model, "seed": recipe.seed_of_clean(seed)}
-    kind = _with_code(CLEAN_MODEL, source_of(recipe.data.source))
-    return Cell(kind, settings | {"made_of": made_of})
-
-
-def _settings(recipe: Recipe, base: str, attack: str, seed: int) -> dict[str, Any]:
-    return {
-        "base": base,
-        "tower": recipe.model,
-        "attack": Path(attack).stem,
-        "attack_file": attack,
-        "seed": seed,
-        "made_of": described(recipe.attack),
-    }
+def _clean(base: str, seed: int) -> Cell:
+    settings = settings_of_clean(base, seed)
+    kind = _with_code(CLEAN_MODEL, source_of(recipe_in(settings).data.source))
+    return Cell(kind, settings)

@@ -9,11 +9,12 @@ from typing import Any
 
 from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
 from invertune_plugin.attacks.backdoors import Backdoor
+from invertune_plugin.benchmark.bench_settings import recipe_in
 from invertune_plugin.benchmark.grid.cells import Say
 from invertune_plugin.benchmark.models import Progress, benign_model
 from invertune_plugin.benchmark.recipe import Recipe
 from invertune_plugin.benchmark.sources import Sources, TestSet
-from invertune_plugin.benchmark.victims import CLEAN, attacked, build_clean, build_victim
+from invertune_plugin.benchmark.victims import CLEAN, build_clean, build_victim
 from invertune_plugin.data import PairSet
 from invertune_plugin.defenses.repair import steps_told
 from invertune_plugin.triggers import Patch
@@ -60,7 +61,7 @@ def open_victim(settings: Mapping[str, Any], report: Say) -> Opened:
     """The victim of a cell's settings, or the clean model; made where the cache has it not."""
     if settings["attack"] == CLEAN:
         return _open_clean(settings, report)[0]
-    recipe, seed = attacked(settings["attack_file"], settings["base"]), settings["seed"]
+    recipe, seed = recipe_in(settings), settings["seed"]
     built = build_victim(recipe, seed, told(report))
     return Opened(
         recipe,
@@ -91,7 +92,7 @@ def open_trained(settings: Mapping[str, Any], report: Say) -> Opened:
 
 def _open_clean(settings: Mapping[str, Any], report: Say) -> tuple[Opened, LoadedClip]:
     """The clean model as the suspect, and as it was loaded."""
-    recipe = attacked(CLEAN, settings["base"])
+    recipe = recipe_in(settings)
     sources, loaded = build_clean(recipe, settings["seed"], told(report))
     clean = zero_shot_classifier(loaded, sources.class_names, sources.templates)
     backdoor = Backdoor(recipe.attack.trigger or Patch(), recipe.attack.target)

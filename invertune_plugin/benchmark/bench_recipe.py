@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from invertune_plugin.benchmark.bench_defenses import check_defense
-from invertune_plugin.benchmark.recipe import recipe_path
-from invertune_plugin.benchmark.victims import CLEAN, attacked
+from invertune_plugin.benchmark.bench_settings import settings_of_victim
+from invertune_plugin.benchmark.recipe import is_yaml, recipe_path
+from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.errors import InputError
 
@@ -56,7 +57,7 @@ class BenchRecipe:
             check_defense(name, options)
         for base in self.recipes:
             for attack in self.attacks:
-                attacked(attack, base)
+                settings_of_victim(attack, base, self.seeds[0])
 
 
 def _refuse_same_names(what: str, entries: Sequence[str]) -> None:
@@ -90,7 +91,7 @@ def load_bench(name: str | Path) -> BenchRecipe:
 
 def _beside(grid: Path, entry: Any) -> Any:
     """A file that a grid names, where it is beside the grid and not in the current folder."""
-    if Path(str(entry)).suffix not in {".yaml", ".yml"} or Path(entry).exists():
+    if not is_yaml(str(entry)) or Path(entry).exists():
         return entry
     beside = grid.parent / entry
     return str(beside) if beside.exists() else entry

@@ -28,6 +28,7 @@ from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.errors import InputError
+from invertune_plugin.zero_shot import ZeroShotClassifier
 
 OUTPUT = "output.txt"
 
@@ -61,9 +62,10 @@ def compute_toolbox(
     attacked = victim.settings["attack"] != CLEAN
     seed, name = victim.settings["seed"], settings["defense"].removeprefix(PREFIX)
     config = toolbox_defense(settings["options"])
-    options = dict(config.options)
+    options, origin = dict(config.options), opened.suspect
     if DEFENSES[name].trains_anew:
-        options["initial"] = staged(opened.clean)
+        origin = opened.clean
+        options["initial"] = staged(origin)
     report(f"{settings['defense']} ...")
     with TemporaryDirectory() as work:
         found = run_defense(
@@ -84,7 +86,7 @@ def compute_toolbox(
         "seconds_repair": round(found.seconds, 2),
         **_rates(found, attacked),
     }
-    model = None if found.model is None else classifier_of(found.model, opened)
+    model = None if found.model is None else classifier_of(found.model, origin)
     after, losses = measured_after(model, opened, victim, report)
     write_curves(folder, {"rebound": losses})
     row |= after
@@ -125,14 +127,18 @@ def suspicion_of(opened: Opened, seed: int, attacked: bool, with_training: bool)
     )
 
 
-def classifier_of(model: nn.Module, opened: Opened) -> nn.Module:
+def classifier_of(model: nn.Module, origin: ZeroShotClassifier) -> nn.Module:
     """A model as the grid measures it: a CLIP again, where its stages are still those of one.
 
     Pruning's mask and what stands in front of a model have no place in a CLIP.
+
+    Args:
+        model: what a defence left.
+        origin: whose image tower the defence started from; its texts belong to the model.
     """
     with suppress(InputError):
-        return unstage(model, opened.suspect)
-    return NamedClassifier(model, opened.suspect.class_names)
+        return unstage(model, origin)
+    return NamedClassifier(model, origin.class_names)
 
 
 def _rates(found: Defended, attacked: bool) -> Row:

@@ -9,9 +9,10 @@ from typing import Any
 from invertune_plugin.benchmark.bench_after import measured_before
 from invertune_plugin.benchmark.bench_metrics import Row, measured
 from invertune_plugin.benchmark.bench_open import open_victim, told
+from invertune_plugin.benchmark.bench_settings import recipe_in
 from invertune_plugin.benchmark.evidence_files import write_curves, write_examples
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
-from invertune_plugin.benchmark.victims import CLEAN, attacked, build_clean
+from invertune_plugin.benchmark.victims import CLEAN, build_clean
 
 Settings = Mapping[str, Any]
 Parents = tuple[Parent, ...]
@@ -19,8 +20,7 @@ Parents = tuple[Parent, ...]
 
 def compute_clean(settings: Settings, parents: Parents, folder: Path, report: Say) -> Result:
     """Train the clean model of a recipe into the cache of models, unless it is there."""
-    recipe = attacked(CLEAN, settings["base"])
-    _, loaded = build_clean(recipe, settings["seed"], told(report))
+    _, loaded = build_clean(recipe_in(settings), settings["seed"], told(report))
     return Result({"sha256": loaded.source_sha256})
 
 

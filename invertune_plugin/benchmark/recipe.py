@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.errors import InputError
 from invertune_plugin.training import TrainingConfig
+
+MODEL_CONFIG = ".json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Recipe:
 
     Attributes:
         name: of the recipe.
-        model: name of a model config of this package, or an open_clip architecture.
+        model: name of a model config of this package, an open_clip architecture, or a model config
+            of one's own (``.json``), which may lie beside the recipe.
         data: images.
         clean: training of the clean model.
         attack: how the victim is made.
@@ -72,6 +76,11 @@ def shipped_recipes(group: str = "") -> list[str]:
     )
 
 
+def is_yaml(name: str | Path) -> bool:
+    """Whether a name is that of a file, and not of something that comes with the package."""
+    return Path(name).suffix in {".yaml", ".yml"}
+
+
 def model_config(name: str) -> str:
     """Path of a model config that comes with the package, or the name itself."""
     shipped = Path(str(files("invertune_plugin.configs").joinpath(f"{name}.json")))
@@ -84,7 +93,22 @@ def load_recipe(name: str | Path) -> Recipe:
     Raises:
         InputError: there is no such recipe, or it holds a mistake.
     """
-    return parse(Recipe, read_yaml(recipe_path(name)))
+    return parse(Recipe, recipe_settings(name))
+
+
+def recipe_settings(name: str | Path) -> dict[str, Any]:
+    """A recipe as it stands in its file; where its model is a file, with the full path of that.
+
+    Raises:
+        InputError: there is no such recipe, or it is no YAML mapping.
+    """
+    path = recipe_path(name)
+    raw = read_yaml(path)
+    model = Path(str(raw.get("model")))
+    if model.suffix == MODEL_CONFIG:
+        found = model if model.exists() else path.parent / model
+        raw["model"] = str(found.resolve())
+    return raw
 
 
 def recipe_path(name: str | Path, group: str = "", kind: str = "recipe") -> Path:
@@ -98,7 +122,7 @@ def recipe_path(name: str | Path, group: str = "", kind: str = "recipe") -> Path
     Raises:
         InputError: no such recipe is shipped.
     """
-    if Path(name).suffix in {".yaml", ".yml"}:
+    if is_yaml(name):
         return Path(name)
     shipped = shipped_recipes(group)
     if str(name) not in shipped:

@@ -16,7 +16,12 @@ from invertune_plugin.benchmark.models import (
     initial_model,
     victim_model,
 )
-from invertune_plugin.benchmark.recipe import Recipe, load_recipe, recipe_path, shipped_recipes
+from invertune_plugin.benchmark.recipe import (
+    Recipe,
+    recipe_path,
+    recipe_settings,
+    shipped_recipes,
+)
 from invertune_plugin.benchmark.sources import Sources, build_sources
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
@@ -44,8 +49,17 @@ def victim_recipe(victim: str | Path, base: str | Path) -> Recipe:
     Raises:
         InputError: there is no such attack or recipe, or it holds a mistake.
     """
+    return parse(Recipe, victim_settings(victim, base))
+
+
+def victim_settings(victim: str | Path, base: str | Path) -> dict[str, Any]:
+    """The settings of ``victim_recipe``, which are not checked yet.
+
+    Raises:
+        InputError: there is no such attack or recipe, or one of them is no YAML mapping.
+    """
     path = recipe_path(victim, GROUP, "victim")
-    attack, raw = read_yaml(path), read_yaml(recipe_path(base))
+    attack, raw = read_yaml(path), recipe_settings(base)
     own: dict[str, Any] = raw.get("attack", {})
     training = attack.pop("training", {})
     if not isinstance(training, dict):
@@ -54,17 +68,8 @@ def victim_recipe(victim: str | Path, base: str | Path) -> Recipe:
         )
     kept = {key: own[key] for key in ("target", "rate") if key in own}
     training = own.get("training", {}) | training
-    raw["attack"] = kept | attack | {"training": training}
-    return parse(Recipe, raw | {"name": f"{raw.get('name')}-{path.stem}"})
-
-
-def attacked(attack: str, base: str) -> Recipe:
-    """The recipe of a victim; of the clean model where the attack is ``none``.
-
-    Raises:
-        InputError: there is no such attack or recipe, or it holds a mistake.
-    """
-    return load_recipe(base) if attack == CLEAN else victim_recipe(attack, base)
+    attack = kept | attack | {"training": training}
+    return raw | {"attack": attack, "name": f"{raw.get('name')}-{path.stem}"}
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def shipped_about(name: str) -> str:
 
 def _attack_card(name: str, claims: list[Claim]) -> Card:
     mine = [c for c in claims if c.about.names.get("attack") == name]
-    shipped = all(c.about.names.get("attack_file", name) == name for c in mine)
+    shipped = all(c.about.settings.get("given", {}).get("shipped", True) for c in mine)
     about = UNKNOWN
     if name == "none":
         about = CLEAN_MODEL
