@@ -26,8 +26,9 @@ from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
 from invertune_plugin.defenses.flare.features import abnormal_features
+from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
-from invertune_plugin.defenses.purifiers.directions import Directions, standardised
+from invertune_plugin.defenses.purifiers.splitting import Directions
 from invertune_plugin.defenses.purifiers.valleys import valley
 
 RESULTS = Path(__file__).parent / "results" / "valley_depth.json"

@@ -87,28 +87,30 @@ def written_parameters(writer: nn.Module) -> list[nn.Parameter]:
     return list(owner.parameters())
 
 
-def last_linear(model: nn.Module) -> nn.Linear | None:
-    """The last linear layer of a network; of a classifier the one that gives the logits."""
-    return next((m for m in reversed([*model.modules()]) if isinstance(m, nn.Linear)), None)
-
-
 @contextmanager
-def inputs_of(module: nn.Module | None) -> Iterator[list[Tensor]]:
-    """Record what a module takes in while the context lasts; each forward pass replaces the last.
+def last_linear_inputs(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """Record what the last linear layer takes in while the context lasts: the last that is called.
+
+    In a classifier it gives the logits. Each forward pass replaces the last.
+
+    Args:
+        model: any network.
+        wanted: False records nothing.
 
     Yields:
-        The first input, ``[N, D]``; nothing where there is no module.
+        Its input, ``[N, D]``; nothing where none was called.
     """
     seen: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[:] = [inputs[0].detach().flatten(1)]
 
-    handle = None if module is None else module.register_forward_pre_hook(record)
+    layers = [module for module in model.modules() if wanted and isinstance(module, nn.Linear)]
+    handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
         yield seen
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
 
 

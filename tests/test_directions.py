@@ -16,9 +16,10 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import inside
-from invertune_plugin.defenses.purifiers.directions import Directions, directions, split
+from invertune_plugin.defenses.purifiers.directions import directions
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
 from invertune_plugin.defenses.purifiers.parts import decided
+from invertune_plugin.defenses.purifiers.splitting import Directions, split
 from invertune_plugin.defenses.purifiers.valleys import BINS, Valley, smoothed, valley
 from invertune_plugin.defenses.purify import Found
 from invertune_plugin.errors import InputError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_what_the_last_linear_layer_takes_in_comes_from_the_same_pass() -> None:
     assert abnormal_features(net, data).last is None
     no_linear = nn.Sequential(nn.GroupNorm(1, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     assert abnormal_features(no_linear, data, with_last=True).last is None
+
+
+@pytest.mark.parametrize("measure", get_args(Measure))
+def test_what_is_infinite_stays_so(measure: Measure) -> None:
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean = torch.ones(3)
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), norm, nn.Flatten(), nn.Linear(192, 2)).eval()
+    next(net.parameters()).data[0] = torch.inf
+    values = abnormal_features(net, images(), FeatureConfig(measure)).values
+    assert not np.isfinite(values).all()
 
 
 @pytest.mark.parametrize("measure", ["log-density", "z-score"])

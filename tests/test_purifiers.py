@@ -18,6 +18,7 @@ from invertune_plugin.defenses.purifiers.activation_clustering import (
     ActivationClustering,
     two_clusters,
 )
+from invertune_plugin.defenses.purifiers.embeddings import image_embeddings
 from invertune_plugin.defenses.purifiers.local_outliers import (
     LocalOutliers,
     batch_scores,
@@ -159,6 +160,17 @@ def test_copies_of_a_sample_have_finite_scores(score: Any) -> None:
     assert torch.isfinite(scores).all()
 
 
+@pytest.mark.parametrize("name", ["k_distance", "slof", "dao"])
+def test_copies_of_a_sample_accuse_nobody(name: str) -> None:
+    score = {"k_distance": k_distance, "slof": slof, "dao": dao}[name]
+    points = torch.randn(1000, 8, generator=torch.Generator().manual_seed(1))
+    points[:18] = points[0]
+    config = LocalOutliers()
+    found = removed_outliers(batch_scores(points, score, config, seed=0), config)
+    assert set(found.poisoned).isdisjoint(range(18))
+    assert len(found.poisoned) <= 5
+
+
 def test_scores_come_from_random_batches() -> None:
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(1))
     whole = batch_scores(points, slof, LocalOutliers(k=3, reference=50), seed=0)
@@ -255,7 +267,7 @@ def test_options_are_checked_before_any_work(name: str) -> None:
     ("name", "data", "options", "message"),
     [
         ("flair", labelled(), {}, r"known purifier, got 'flair'\. Did you mean 'flare'"),
-        ("flare", labelled(), {}, "200 samples or more for two clusters of 100, got 48"),
+        ("flare", labelled(), {}, "202 samples or more for two clusters of more than 100, got 48"),
         ("spectral_signatures", InMemory(noise_images(2), [0, -1]), {}, "labels .* got -1 at item"),
         ("activation_clustering", data_for("flare"), {}, r"labels for activation_clustering, got"),
         ("clip_score", labelled(), {}, "captions for clip_score, got 0 at item 0"),
@@ -272,12 +284,31 @@ def test_bad_input(name: str, data: Any, options: dict[str, Any], message: str) 
         run_purifier(name, model_of("vit"), data, options)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("name", ["dao", "spectral_signatures", "directions"])
-def test_activations_that_are_no_numbers_are_refused(name: str) -> None:
+def test_activations_that_are_no_numbers_are_refused(name: str, value: float) -> None:
     model = model_of("rn")
-    next(model.clip.visual.parameters()).data[0] = math.nan
+    next(model.clip.visual.parameters()).data[0] = value
     with pytest.raises(InputError, match="Expected finite activations for"):
         run_purifier(name, model, data_for(name))
+
+
+def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:
+    """Here the head is registered first, and one layer is never called."""
+
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body, self.spare = nn.Linear(5, 2), nn.Linear(3, 5), nn.Linear(5, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.body(images.mean((2, 3))))
+            return logits
+
+    net, data = Backwards(), labelled()
+    found = image_embeddings("dao", net, data, 16, lambda _: None)
+    means = data.images.float().div(255).mean((2, 3))
+    assert torch.allclose(found, net.body(means).detach(), atol=1e-5)
 
 
 def test_models_that_cannot_be_read() -> None:

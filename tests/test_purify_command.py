@@ -214,7 +214,7 @@ def test_another_purifier(purify: Command, tmp_path: Path) -> None:
         ({"keep": "folder", "size": 0}, ["size of 1 pixel or more"]),
         ({"checkpoint": "nowhere.pt"}, ["nowhere.pt"]),
         ({"data": "nowhere.parquet"}, ["nowhere.parquet"]),
-        ({"config": None}, ["200 samples or more for two clusters of 100, got 120"]),
+        ({"config": None}, ["202 samples or more for two clusters of more than 100, got 120"]),
     ],
 )
 def test_bad_input(

@@ -13,7 +13,7 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.completing import completed
-from invertune_plugin.defenses.purifiers.directions import Directions, split
+from invertune_plugin.defenses.purifiers.splitting import Directions, split
 from invertune_plugin.defenses.purifiers.tails import SIZE, pure_tails
 from invertune_plugin.defenses.purifiers.transplants import Transplants
 from invertune_plugin.defenses.purifiers.valleys import Valley
@@ -149,7 +149,7 @@ def test_a_shallow_part_counts_where_it_carries() -> None:
     marked = Transplants(Reader(), InMemory(images, [0] * count), features.predictions)
     doubted = split(features, Directions(), transplants=plain)
     assert doubted.poisoned == ()
-    assert "1 shallow part(s) carry no other images" in doubted.reason
+    assert "1 doubtful part(s) carry no other images" in doubted.reason
     assert doubted.evidence["depths"][0] < Directions().sure_depth
     found = split(features, Directions(), transplants=marked)
     assert len(set(found.poisoned) & set(chosen)) > 0.9 * len(chosen)

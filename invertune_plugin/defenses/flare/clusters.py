@@ -25,7 +25,8 @@ class ClusterConfig:
     """What counts as a split.
 
     Attributes:
-        min_cluster_size: fewest samples of a cluster.
+        min_cluster_size: fewest samples of a cluster; as distances are taken to so many neighbours,
+            too, a cluster that lies alone needs one more.
         depth: clusters that the walk looks at.
         xi: least ``lambda`` (one over distance) between birth and end of a stable cluster.
         persistence: least ratio of end and birth of one; 1 is the published rule, which takes
@@ -61,7 +62,7 @@ class Split:
     """A set in two.
 
     Attributes:
-        poisoned: indices on the poisoned side, sorted.
+        parts: indices of each cluster on the poisoned side, sorted; the largest first.
         stability: ``lambda`` from birth to end of the large cluster.
         persistence: ratio of end and birth.
         depth: where it stood on the walk, from 1.
@@ -69,12 +70,17 @@ class Split:
         noise: samples in no cluster.
     """
 
-    poisoned: np.ndarray
+    parts: tuple[np.ndarray, ...]
     stability: float
     persistence: float
     depth: int
     sizes: tuple[int, ...]
     noise: int
+
+    @property
+    def poisoned(self) -> np.ndarray:
+        """Indices on the poisoned side, sorted."""
+        return np.sort(np.concatenate(self.parts))
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def _split(
         poisoned = [large] if densest is large else others
     sizes = tuple(cluster.size for cluster in clusters)
     return Split(
-        poisoned=np.sort(np.concatenate([tree.members(cluster.node) for cluster in poisoned])),
+        parts=tuple(tree.members(cluster.node) for cluster in poisoned),
         stability=large.stability,
         persistence=large.persistence,
         depth=depth,

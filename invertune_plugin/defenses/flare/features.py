@@ -33,7 +33,7 @@ from invertune_plugin.defenses.flare.norms import (
 )
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing
-from invertune_plugin.hooks import inputs_of, last_linear
+from invertune_plugin.hooks import last_linear_inputs
 from invertune_plugin.modes import frozen
 
 Progress = Callable[[int, int], None]
@@ -142,9 +142,9 @@ def abnormal_features(
     table = _Table(len(dataset), settings)
     device = next(model.parameters()).device
     done = 0
-    head = last_linear(model) if with_last else None
+    at_end = last_linear_inputs(model, wanted=with_last)
     reading = _reading(layers, moments, sums, settings.measure)
-    with torch.no_grad(), frozen(model), reading as seen, inputs_of(head) as at_head:
+    with torch.no_grad(), frozen(model), reading as seen, at_end as at_head:
         for images, _ in batches(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
@@ -263,6 +263,6 @@ def _allocated(count: int, layers: int, spilled: tuple[Path, ...]) -> np.ndarray
 
 
 def _within(table: np.ndarray, values: Tensor) -> np.ndarray:
-    """Values as a table can hold them: what is beyond its range becomes its end."""
-    most = float(np.finfo(table.dtype).max)
-    return values.float().clamp(-most, most).cpu().numpy()
+    """Values as a table can hold them: what is finite and beyond becomes its end."""
+    most, exact = float(np.finfo(table.dtype).max), values.float()
+    return torch.where(exact.isinf(), exact, exact.clamp(-most, most)).cpu().numpy()

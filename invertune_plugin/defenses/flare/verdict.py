@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,8 @@ class FlareConfig:
         subspace: which layers count.
         projection: how they are projected.
         clusters: what counts as a split.
-        most_of_classes: a split is one of classes and not of poison where its poisoned side holds
-            more than this share of the classes that the model reads in it; 1 switches the check
-            off, as published.
+        most_of_classes: a cluster is one of classes and no poison where it holds more than this
+            share of the classes that the model reads in it; 1 switches the check off, as published.
         refine: let a linear discriminant between the two sides, on all features, decide every
             sample anew (``refined``), as clusters leave out what lies between them, and give the
             scores; not published.
@@ -73,7 +72,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
     """
     check_size(len(features.values), config)
     values = standardised(features.values)
-    classes: list[float] = []
+    shares: list[float] = []
 
     def split_of(kept: int) -> Split | None:
         part = features.values[:, :kept].astype(np.float32)
@@ -85,9 +84,11 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         )
         if split is None:
             return None
-        share = share_of_classes(features.predictions, split.poisoned)
-        classes.append(share)
-        return split if share <= config.most_of_classes else None
+        found = [share_of_classes(features.predictions, part) for part in split.parts]
+        shares.extend(found)
+        within = [share <= config.most_of_classes for share in found]
+        parts = tuple(part for part, small in zip(split.parts, within, strict=True) if small)
+        return replace(split, parts=parts) if parts else None
 
     found = select_subspace(len(features.layers), split_of, config.subspace)
     split, layers = found.split, len(features.layers)
@@ -96,13 +97,14 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "dropped": list(features.layers[found.kept :]),
         "subspaces": found.tried,
         "projection": projection_kind(config.projection.kind),
-        "share_of_classes": [round(share, 4) for share in classes],
+        "share_of_classes": [round(share, 4) for share in shares],
     }
     if split is None:
         scores = suspicion(values[:, : found.kept], np.empty(0, dtype=np.int64))
-        reason = f"No part of the {len(values)} samples stands apart in {found.tried} subspaces" + (
-            f"; {len(classes)} of them split by class." if classes else "."
-        )
+        reason = (
+            f"No part of more than {config.clusters.min_cluster_size} of the {len(values)} samples "
+            f"stands apart in {found.tried} subspaces"
+        ) + (f"; {len(shares)} cluster(s) are whole classes." if shares else ".")
         return Found(scores, (), reason, evidence, Outcome.REJECTED)
     poisoned, scores = split.poisoned, suspicion(values[:, : found.kept], split.poisoned)
     if config.refine:
@@ -129,10 +131,10 @@ def check_size(count: int, config: FlareConfig) -> None:
     Raises:
         InputError: there are too few samples.
     """
-    least = 2 * config.clusters.min_cluster_size
+    least = 2 * (config.clusters.min_cluster_size + 1)
     if count < least:
         raise InputError(
-            f"Expected {least} samples or more for two clusters of "
+            f"Expected {least} samples or more for two clusters of more than "
             f"{config.clusters.min_cluster_size}, got {count}. Lower min_cluster_size, or add "
             "samples."
         )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from invertune_plugin.data import Items, batches, texts_of, to_unit
 from invertune_plugin.defenses.purify import Report, refuse_non_finite, told_progress
 from invertune_plugin.errors import InputError
-from invertune_plugin.hooks import inputs_of, last_linear
+from invertune_plugin.hooks import last_linear_inputs
 from invertune_plugin.modes import frozen
 
 
@@ -31,13 +31,11 @@ def image_embeddings(
     progress, found, done = told_progress(name, say), [], 0
     device = next(model.parameters()).device
     encode = getattr(model, "encode_image", None)
-    head = None if encode is not None else _head(model)
-    with frozen(model), inputs_of(head) as seen:
+    with frozen(model), last_linear_inputs(model, wanted=encode is None) as seen:
         for images, _ in batches(dataset, batch_size):
             pixels = to_unit(images).to(device)
-            if encode is None:
-                model(pixels)
-            found.append((seen.pop() if encode is None else encode(pixels)).float().cpu())
+            embedded = _last_inputs(model, pixels, seen) if encode is None else encode(pixels)
+            found.append(embedded.float().cpu())
             done += len(images)
             progress(done, len(dataset))
     embeddings = torch.cat(found)
@@ -74,10 +72,11 @@ def needs_captions(name: str, model: nn.Module) -> None:
         )
 
 
-def _head(model: nn.Module) -> nn.Linear:
-    if (head := last_linear(model)) is None:
+def _last_inputs(model: nn.Module, pixels: Tensor, seen: list[Tensor]) -> Tensor:
+    model(pixels)
+    if not seen:
         raise InputError(
             f"Expected a classifier with a linear layer at its end, got {type(model).__name__} "
             "without any. Wrap it with one."
         )
-    return head
+    return seen.pop()

@@ -23,6 +23,8 @@ from invertune_plugin.defenses.purify import Found, Purified, Report, check_item
 from invertune_plugin.errors import InputError
 
 TINY = 1e-12
+SAME = 1e-4
+"""Embeddings that differ by less than this share of their usual length are copies."""
 Score = Callable[["Neighbours"], Tensor]
 
 
@@ -131,10 +133,30 @@ def local_outliers(name: str, score: Score) -> Callable[..., Purified]:
 
 
 def batch_scores(embeddings: Tensor, score: Score, config: LocalOutliers, seed: int) -> np.ndarray:
-    """Scores ``[N]`` of embeddings ``[N, D]`` within random batches of equal size."""
+    """Scores ``[N]`` of embeddings ``[N, D]`` within random batches of equal size.
+
+    Copies within a batch count once, or all that lies beside them would be far out of so dense a
+    place.
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(embeddings), generator=generator)
     scores = torch.empty(len(embeddings), dtype=torch.float64)
     for part in order.tensor_split(-(-len(order) // config.reference)):
-        scores[part] = score(neighbours(embeddings[part], min(config.k, len(part) - 1)))
+        points, places = distinct(embeddings[part])
+        if len(points) == 1:
+            scores[part] = 0.0
+        else:
+            near = neighbours(points, min(config.k, len(points) - 1))
+            scores[part] = score(near)[places]
     return scores.numpy()
+
+
+def distinct(embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings ``[N, D]`` without copies, ``[M, D]``, and where each is among them, ``[N]``."""
+    usual = embeddings.norm(dim=1).median().clamp_min(TINY)
+    steps = (embeddings / (SAME * usual)).round()
+    _, places = steps.unique(dim=0, return_inverse=True)
+    first = torch.full((int(places.max()) + 1,), len(places)).scatter_reduce(
+        0, places, torch.arange(len(places)), "amin"
+    )
+    return embeddings[first], places

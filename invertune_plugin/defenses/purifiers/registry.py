@@ -19,7 +19,7 @@ from invertune_plugin.defenses.purifiers.activation_clustering import (
     activation_clustering,
 )
 from invertune_plugin.defenses.purifiers.clip_score import clip_score
-from invertune_plugin.defenses.purifiers.directions import Directions, directions
+from invertune_plugin.defenses.purifiers.directions import directions
 from invertune_plugin.defenses.purifiers.isolation_forest import IsolationForest, isolation_forest
 from invertune_plugin.defenses.purifiers.local_outliers import (
     LocalOutliers,
@@ -33,6 +33,7 @@ from invertune_plugin.defenses.purifiers.spectral_signatures import (
     SpectralSignatures,
     spectral_signatures,
 )
+from invertune_plugin.defenses.purifiers.splitting import Directions
 from invertune_plugin.defenses.purify import Found, Need, Purified, Report, timed_search
 from invertune_plugin.outcome import Outcome
 
