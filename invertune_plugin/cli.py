@@ -349,11 +349,12 @@ def run_toolbox(
     seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
     path: Annotated[Path | None, typer.Option(help="The clone of BackdoorBox.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Try failed cells once more.")] = False,
 ) -> None:
     """Attacks x defences of BackdoorBox on CLIP and on its own models."""
     from invertune_plugin.benchmark.toolbox_run import run_comparison
 
-    rows = run_comparison(recipe, out, seed, path, overwrite)
+    rows = run_comparison(recipe, out, seed, path, overwrite, again)
     if any(row["outcome"] == "failed" for row in rows):
         raise typer.Exit(1)
 

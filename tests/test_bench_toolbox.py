@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from tiny_bench import write_recipe
 from upstream import clone
 
+from invertune_plugin.adapters.backdoorbox.defenses.job import Defended
 from invertune_plugin.attacks.attack import plant
 from invertune_plugin.benchmark import bench_cells as planning
+from invertune_plugin.benchmark import bench_toolbox
 from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_defenses import toolbox_defense
 from invertune_plugin.benchmark.bench_open import open_victim
@@ -21,6 +24,7 @@ from invertune_plugin.benchmark.bench_training import trained_on
 from invertune_plugin.benchmark.grid.cells import Cell, Parent, Result
 from invertune_plugin.benchmark.grid.plan import plan_cells
 from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.errors import InputError
 
 REPAIRS = ("FineTuning", "NAD", "ABL")
 FILTERS = ("Pruning", "ShrinkPad", "AutoEncoderDefense", "REFINE")
@@ -120,6 +124,29 @@ def test_a_clean_model_has_false_alarms_only(bench: Bench) -> None:
     assert "auroc" not in row
 
 
+def test_what_is_trained_anew_has_the_texts_it_was_trained_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ABL that does nothing leaves the clean model, and not its images with a victim's texts."""
+
+    def idle(*_: Any, options: Any, **__: Any) -> Defended:
+        return Defended(options["initial"], seconds=1.0)
+
+    clone_of = SimpleNamespace(clone=planning.Clone(bench.folder, "0" * 40))
+    monkeypatch.setattr(bench_toolbox, "load_toolbox", lambda: None)
+    monkeypatch.setattr(bench_toolbox, "loaded_toolbox", lambda _: clone_of)
+    monkeypatch.setattr(bench_toolbox, "run_defense", idle)
+    cell = bench.cells["badnets", "ABL"]
+    victim = bench.result(cell.parents[0]).record
+    parent = Parent("victim", cell.parents[0].settings, victim, bench.folder)
+    folder = bench.folder / "idle"
+    folder.mkdir()
+    row = bench_toolbox.compute_toolbox(cell.settings, (parent,), folder, lambda _: None).record
+    for name, value in victim.items():
+        if "_clean" in name:
+            assert row[name.replace("_clean", "_after")] == value, name
+
+
 def test_the_images_of_the_training_are_made_again(bench: Bench) -> None:
     opened, config = bench.victim("badnets"), bench.victim("badnets").recipe.attack
     pairs = opened.sources.pairs("attack")
@@ -202,13 +229,25 @@ def test_a_grid_has_the_same_keys_with_and_without_a_clone(
         f"name: keys\nrecipes: [{write_recipe(tmp_path)}]\nattacks: [none]\n"
         "defenses: {'toolbox:NAD': {}}\n"
     )
-    keys = []
-    for commit in (None, "af3afd1" + 33 * "0", "0" * 40):
-        monkeypatch.setattr(
-            planning,
-            "_clone",
-            lambda _, commit=commit: planning.Clone(tmp_path, commit),
-        )
+    (tmp_path / "core").mkdir()
+    source = tmp_path / "core" / "nad.py"
+
+    def key(clone: Any) -> str:
+        monkeypatch.setattr(planning, "_clone", clone)
         (cell,) = bench_cells(load_bench(path))
-        keys.append(cell.key)
-    assert keys[0] == keys[1] != keys[2]
+        return cell.key
+
+    def absent(_: Any) -> Any:
+        raise InputError("there is none")
+
+    def there(commit: str | None, dirty: bool = False) -> Any:
+        return lambda _: planning.Clone(tmp_path, commit, dirty)
+
+    tested = "af3afd1" + 33 * "0"
+    assert key(absent) == key(there(tested))
+    assert key(there("0" * 40)) != key(there(tested))
+    for told_by_its_files in (there(None), there(tested, True)):
+        source.write_text("beta = 1")
+        before = key(told_by_its_files)
+        source.write_text("beta = 2")
+        assert before not in (key(there(tested)), key(told_by_its_files))

@@ -138,6 +138,22 @@ def test_costs_are_those_of_similar_cells(tmp_path: Path) -> None:
     assert REPAIR.seconds == 30, "the guess of the kind"
 
 
+TIMED = (("quick", "rn"), ("slow", "vit"), ("quick", "vit"), ("new", "rn"))
+
+
+def test_costs_are_told_by_defence(tmp_path: Path) -> None:
+    def cell(defense: str, tower: str) -> Cell:
+        return Cell(NUMBER, {"defense": defense, "tower": tower})
+
+    store = Store.open(tmp_path)
+    done(store, cell("quick", "rn"), 2)
+    done(store, cell("slow", "rn"), 300)
+    done(store, cell("slow", "vit"), 500)
+    cells = [Cell(NUMBER, cell(d, t).settings | {"own": 2}) for d, t in TIMED]
+    seconds = estimate(cells, store.claims())
+    assert [seconds[cell.key] for cell in cells] == [2, 500, 2, 151]
+
+
 def test_an_overview_counts_cells_by_kind(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     cells = grid(("patch", "cross"), ("ft",))

@@ -82,6 +82,13 @@ def test_one_seed_keeps_its_interval_and_several_are_resampled() -> None:
             "retrieval_asr1_before",
         ),
         ("fpr", "FPR", "lower", "fpr_before"),
+        ("asr_after_trigger2", "ASR, trigger 2", "lower", "asr_before_trigger2"),
+        (
+            "asr_rebound_second_trigger1",
+            "ASR after rebound, second test set, trigger 1",
+            "lower",
+            "asr_before_second_trigger1",
+        ),
         ("recall_at_5", "recall_at_5", "", ""),
     ],
 )
@@ -129,8 +136,12 @@ def test_outcomes_are_counted_by_position(small: Contents) -> None:
     assert real.positions["mine", "clean_clip"].not_run == ("1", "2")
     assert "outcome=failed outcome=" not in demo.positions["badnets", "par"].words
     assert demo.positions["blended", "par"].words == (
-        "attack=blended defense=par tower=demo_rn base=demo rebound=300 outcome=ok outcome=failed"
+        "attack=blended defense=par tower=demo_rn base=demo rebound=300 outcome=ok outcome=failed "
+        "seed=0 seed=1 seed=2"
     )
+    outcomes = [demo.positions["blended", "par"].words_of(seed).split()[-2:] for seed in "012"]
+    assert sorted(outcomes)[0][0] == "outcome=failed"
+    assert {tuple(words) for words in outcomes} >= {("outcome=ok", "seed=0")}
 
 
 def test_troubles_are_grouped_by_reason(small: Contents) -> None:
@@ -168,6 +179,31 @@ def test_cells_of_a_planned_grid_that_are_not_there_were_not_run(tmp_path: Path)
     table = table_of(tmp_path, planned=[names | {"attack": "wanet", "defense": "none"}])
     assert table.positions["wanet", "none"].not_run == ("0",)
     assert table.positions["badnets", "none"].not_run == ()
+
+
+def test_what_a_cell_says_that_it_cost_counts(tmp_path: Path) -> None:
+    """Purifiers of clean pairs have another model before them than the clean one."""
+    made = SyntheticStore(tmp_path)
+    before = share("ca_before", 0.9) | share("asr_before", 0.01)
+    victim = made.save(made.about("victim", {"attack": "none"}, {"attack": "none"}, ()), before)
+    about = made.about("repair", {"attack": "none"}, {"defense": "purify"}, (victim,))
+    made.save(about, share("asr_after", 0.01) | share("ca_after", 0.95) | {"ca_lost": 0.0})
+    about = made.about("repair", {"attack": "a"}, {"defense": "purify"}, ())
+    made.save(about, share("asr_after", 0.5) | share("ca_after", 0.95))
+    (found,) = standings(table_of(tmp_path))
+    assert found.ca_change_clean == 0
+
+
+def test_a_victims_rebound_is_not_that_of_a_defence(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    before = share("asr_before", 0.99) | share("asr_rebound", 0.9)
+    victim = made.save(made.about("victim", {"attack": "a"}, {"attack": "a"}, ()), before)
+    about = made.about("repair", {"attack": "a"}, {"defense": "filter"}, (victim,))
+    made.save(about, share("asr_after", 0.05))
+    table = table_of(tmp_path)
+    (position,) = table.positions.values()
+    found = evidence_of(contents(tmp_path), [table], 0).positions[position.link]
+    assert found["means"].keys() == {"asr_before", "asr_after"}
 
 
 def test_standings_by_hand(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from tiny import vit_config
 
 from invertune_plugin import cli
@@ -151,7 +152,7 @@ def test_a_picture_shows_what_was_removed(purify: Command, tmp_path: Path) -> No
         ("pairs", "folder", "kept/captions.csv"),
         ("pairs", "parquet", "kept.parquet"),
         ("labels", "folder", "kept"),
-        ("labels", "webdataset", "kept/*.tar"),
+        ("labels", "webdataset", "kept-shards/*.tar"),
     ],
 )
 def test_what_stays_can_be_written(
@@ -170,6 +171,21 @@ def test_what_stays_can_be_written(
     first = next(i for i in range(COUNT) if i not in removed)
     assert torch.equal(kept[0][0], every[first][0])
     assert kept[0][1] == every[first][1]
+
+
+def test_labels_without_names_are_named_by_the_classes(
+    purify: Command, lab: Path, tmp_path: Path
+) -> None:
+    """Known before the search: which names a set of bare integers gets."""
+    labels = labelled_or_captioned(lab / "labels", 32)
+    write_parquet(labels, tmp_path / "bare.parquet", OTHERS)
+    table = parquet.read_table(tmp_path / "bare.parquet").replace_schema_metadata(None)
+    parquet.write_table(table, tmp_path / "bare.parquet")
+    options = {"by": "k_distance", "config": None, "keep": "parquet", "size": 32}
+    code, said = purify(tmp_path / "bare.parquet", **options)
+    assert code == 0, said
+    kept: Any = labelled_or_captioned(tmp_path / "out" / "kept.parquet", 32)
+    assert list(kept.class_names) == (lab / "classes.txt").read_text().split()
 
 
 def test_labels_that_the_model_does_not_read_are_refused(purify: Command, lab: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from upstream import clone
 
 from invertune_plugin import cli
@@ -102,6 +103,26 @@ def test_what_failed_is_told_and_changes_the_exit_code(
     said = " ".join(capsys.readouterr().err.split())
     assert "failed: InverTune against WaNet on clip, seed 0: no luck" in said
     assert run() == 1, "also where nothing is left to run"
+
+
+def test_what_failed_is_run_again_where_asked(grid: Grid, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_comparison(str(recipe), out, [0], None, False)
+    content = json.loads((out / "result.json").read_text())
+    content["rows"][1] |= {"outcome": "failed", "reason": "no luck"}
+    (out / "result.json").write_text(json.dumps(content))
+    run_comparison(str(recipe), out, [0], None, False)
+    assert len(grid.ran) == 4, "it stays failed"
+    rows = run_comparison(str(recipe), out, [0], None, False, again=True)
+    assert len(grid.ran) == 5
+    assert {row["outcome"] for row in rows} == {"ok"}
+
+
+def test_two_runs_do_not_write_one_result(grid: Grid, recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / ".lock"), pytest.raises(InputError, match="another run works there"):
+        run_comparison(str(recipe), out, [0], None, False)
 
 
 def test_seeds_can_be_added(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -99,12 +100,21 @@ def _clone(_: str | None) -> Clone:
 
 
 def _toolbox_version() -> str:
-    """The commit of the clone, or the one that is tested with where there is none yet."""
+    """The commit of the clone, or the one that is tested with where there is none yet.
+
+    What no commit tells, as an archive or changed files, is told by its files.
+    """
     try:
-        commit = _clone(os.environ.get(HOME)).commit
+        clone = _clone(os.environ.get(HOME))
     except InputError:
-        commit = None
-    return (commit or TESTED_COMMIT)[: len(TESTED_COMMIT)]
+        return TESTED_COMMIT
+    commit = (clone.commit or "unknown")[: len(TESTED_COMMIT)]
+    if clone.commit is not None and not clone.dirty:
+        return commit
+    digest = hashlib.sha256()
+    for path in sorted((clone.path / "core").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return f"{commit}+{digest.hexdigest()[:12]}"
 
 
 CLEAN_MODEL = Kind("clean", compute_clean, seconds=300)

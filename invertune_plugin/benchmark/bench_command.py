@@ -38,7 +38,8 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
         ran = run_bench(cells, folder, options)
         if not options.dry_run:
             _track(tracker, Store.open(folder))
-            show_results(ResultsJob(folder, where=("kind=repair", *options.only)))
+            keys = frozenset(cell.key for cell in cells)
+            show_results(ResultsJob(folder, where=("kind=repair", *options.only), keys=keys))
     return 1 if ran.failed else 0
 
 

@@ -90,9 +90,11 @@ def compute_toolbox(
     after, losses = measured_after(model, opened, victim, report)
     write_curves(folder, {"rebound": losses})
     row |= after
-    doubts = doubts_of(opened, victim)
-    if loaded_toolbox(core).clone.dirty:
+    doubts, clone = doubts_of(opened, victim), loaded_toolbox(core).clone
+    if clone.dirty:
         doubts += ("The clone of BackdoorBox has changed files.",)
+    if clone.commit is None:
+        doubts += ("Which version of BackdoorBox this is could not be told.",)
     return Result(row, doubts)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
+from invertune_plugin.adapters.writing.samples import has_labels, needed_names
 from invertune_plugin.adapters.writing.shards import write_shards
 from invertune_plugin.adapters.writing.truth import (
     poisoned_indices,
@@ -35,7 +36,7 @@ PICTURE = "removed.png"
 KEPT: dict[str, tuple[str, Callable[..., Path]]] = {
     "folder": ("kept", write_folder),
     "parquet": ("kept.parquet", write_parquet),
-    "webdataset": ("kept", write_shards),
+    "webdataset": ("kept-shards", write_shards),
 }
 
 
@@ -70,7 +71,7 @@ def purify_data(job: PurifyJob) -> int:
     """
     for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
-    kept = _kept_path(job)
+    path = _kept_path(job)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
     parse(purifier.config, options, job.by)
@@ -79,6 +80,7 @@ def purify_data(job: PurifyJob) -> int:
     )
     classifier = suspect.classifier
     data = labelled_or_captioned(job.data, classifier.image_size, classifier.class_names)
+    kept = None if path is None else _data_to_keep(job, classifier.class_names)
     truth = _truth(job.data, data)
     for path in getattr(data, "unreadable", []):
         say(f"skipped, not readable: {path}")
@@ -95,9 +97,9 @@ def purify_data(job: PurifyJob) -> int:
         written.append(picture)
     else:
         picture.unlink(missing_ok=True)
-    if kept is not None and found.outcome is not Outcome.FAILED:
-        _write_kept(job, kept, found)
-        written.append(kept)
+    if path is not None and kept is not None and found.outcome is not Outcome.FAILED:
+        _write_kept(job, kept, path, found)
+        written.append(path)
     _print(found, truth)
     say("written: " + ", ".join(map(str, written)))
     return int(found.outcome is Outcome.FAILED)
@@ -116,6 +118,21 @@ def _kept_path(job: PurifyJob) -> Path | None:
             "it, or choose another --out."
         )
     return path
+
+
+def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:
+    """The data as they are written, opened before anything is searched.
+
+    Raises:
+        InputError: there are labels without names.
+    """
+    try:
+        data: Any = labelled_or_captioned(job.data, job.size)
+    except InputError:
+        data = labelled_or_captioned(job.data, job.size, class_names)
+    if has_labels(data):
+        needed_names(getattr(data, "class_names", None))
+    return data
 
 
 def _truth(spec: str, data: Any) -> list[int] | None:
@@ -155,8 +172,7 @@ def _write_scores(path: Path, data: Any, found: Purified) -> None:
             writer.writerow((index, data.name(index), f"{score:.6g}", int(index in removed)))
 
 
-def _write_kept(job: PurifyJob, path: Path, found: Purified) -> None:
-    data: Any = labelled_or_captioned(job.data, job.size)
+def _write_kept(job: PurifyJob, data: Any, path: Path, found: Purified) -> None:
     names = getattr(data, "class_names", None)
     _, write = KEPT[job.keep or ""]
     with item_progress("write") as report:

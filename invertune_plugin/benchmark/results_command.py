@@ -34,6 +34,7 @@ class ResultsJob:
         latex: file for a table with the rules of booktabs.
         markdown: file for a table.
         overwrite: replace these files.
+        keys: take only cells of these keys, a grid's own; None takes the newest about each.
     """
 
     store: Path
@@ -44,6 +45,7 @@ class ResultsJob:
     latex: Path | None = None
     markdown: Path | None = None
     overwrite: bool = False
+    keys: frozenset[str] | None = None
 
 
 def show_results(job: ResultsJob) -> None:
@@ -67,6 +69,8 @@ def show_results(job: ResultsJob) -> None:
         if path is not None:
             refuse_existing(path, job.overwrite)
     every = rows_of(Store.open(job.store, create=False))
+    if job.keys is not None:
+        every = [row for row in every if row["key"] in job.keys]
     rows = current(every)
     older = len(every) - len(rows)
     other = [] if job.diff is None else current(rows_of(Store.open(job.diff, create=False)))
@@ -75,9 +79,9 @@ def show_results(job: ResultsJob) -> None:
     if job.summary:
         rows = summary(rows)
     if job.diff is None:
-        table(*header_and_cells(rows))
+        table(*header_and_cells(rows, short=True))
         over = "means over seeds, bootstrapped over them" if job.summary else "over images"
-        say(f"{len(rows)} rows. Shares in % with 95 % intervals, {over}.")
+        say(f"{len(rows)} rows. Shares in %; all of them, with 95 % intervals {over}: --csv FILE.")
         if older:
             say(f"Left out: {older} older results of cells that were computed again.")
     else:

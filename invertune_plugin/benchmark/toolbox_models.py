@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,6 +53,11 @@ class Arena:
 def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
     """Write the images of a seed to disk, unless they are there already.
 
+    Args:
+        recipe: the comparison.
+        seed: of the images.
+        folder: for the images; those of each data and amounts have a folder of their own there.
+
     Raises:
         InputError: the target is no class of the data.
     """
@@ -63,9 +70,12 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
         "clean": (sources.images("defence"), recipe.data.clean),
         "test": (sources.tests()[0].images, recipe.data.test),
     }
+    made_of = {"scenes": asdict(load_recipe(recipe.scenes).data), "size": IMAGE_SIZE}
+    text = json.dumps(made_of | {"data": asdict(recipe.data)}, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     folders = {}
     for part, (images, count) in parts.items():
-        root = folder / f"seed-{seed}" / part
+        root = folder / digest / f"seed-{seed}" / part
         if not root.is_dir():
             export_folder(Subset(images, range(min(count, len(images)))), names, root)
         folders[part] = toolbox_folder(root)
@@ -97,7 +107,8 @@ def _benign_resnet(
         model: nn.Module = core.models.ResNet(spec.resnet, len(names))
     training = asdict(spec.benign)
     made_of = {"layers": spec.resnet, "training": training, "images": spec.benign_images}
-    path = cached_path("resnet", {**made_of, "scenes": recipe.scenes, "seed": seed})
+    made_of["data"] = asdict(load_recipe(recipe.scenes).data)
+    path = cached_path("resnet", {**made_of, "seed": seed})
     with to_be_made(path) as missing, TemporaryDirectory() as folder:
         if missing:
             images = sources.images("clean")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
 from invertune_plugin.benchmark.provenance import commit
@@ -14,10 +18,16 @@ from invertune_plugin.benchmark.toolbox_recipe import load_toolbox_recipe
 from invertune_plugin.console import say, table, training_progress
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing, write_text
+from invertune_plugin.outcome import Outcome
 
 
 def run_comparison(
-    name: str, out: Path, seeds: list[int], path: Path | None, overwrite: bool
+    name: str,
+    out: Path,
+    seeds: list[int],
+    path: Path | None,
+    overwrite: bool,
+    again: bool = False,
 ) -> list[Row]:
     """Run a comparison, or go on with one that was stopped; print its table.
 
@@ -28,30 +38,51 @@ def run_comparison(
         seeds: of the runs.
         path: the clone; ``BACKDOORBOX_HOME`` where omitted.
         overwrite: start anew.
+        again: run what failed once more.
 
     Returns:
         All rows, of earlier runs too.
 
     Raises:
-        InputError: recipe, toolbox or output cannot be used.
+        InputError: recipe, toolbox or output cannot be used, or another run works there.
     """
     recipe = load_toolbox_recipe(name)
     result = out / "result.json"
     settings = json.loads(json.dumps(asdict(recipe)))
-    rows = [] if overwrite else _earlier(result, settings)
-    refuse_existing(result, overwrite=True)
-    core = load_toolbox(path)
     command = f"invertune toolbox run {name} " + " ".join(f"--seed {seed}" for seed in seeds)
-    with training_progress() as progress:
-        for seed in seeds:
-            done = {key_of(row) for row in rows}
-            for row in run_grid(core, recipe, seed, out, done, progress, say):
-                rows.append(row | {"commit": commit()})
-                content = {"recipe": settings, **record(command, rows)}
-                write_text(result, json.dumps(content, indent=1), overwrite=True)
+    with _alone(out):
+        rows = [] if overwrite else _earlier(result, settings)
+        if again:
+            rows = [row for row in rows if row["outcome"] != Outcome.FAILED.value]
+        refuse_existing(result, overwrite=True)
+        core = load_toolbox(path)
+        with training_progress() as progress:
+            for seed in seeds:
+                done = {key_of(row) for row in rows}
+                for row in run_grid(core, recipe, seed, out, done, progress, say):
+                    rows.append(row | {"commit": commit()})
+                    content = {"recipe": settings, **record(command, rows)}
+                    write_text(result, json.dumps(content, indent=1), overwrite=True)
     print_comparison(rows)
     say(f"written: {result}")
     return rows
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else writes there; two runs would lose each other's rows."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Expected a folder to write to, got {out}: {error}.") from error
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"Expected to be alone in {out}, but another run works there. Wait for it, name all "
+            "seeds in one run, or choose another --out."
+        ) from error
 
 
 def print_comparison(rows: list[Row]) -> None:

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import fmean
+from typing import Any
 
 from invertune_plugin.benchmark.grid.cells import Cell
 from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, Claim
 from invertune_plugin.benchmark.grid.plan import Plan
 
+Alike = tuple[str, str, str]
 HEADER = ["kind", "cells", "done", "to run", "failed", "impossible", "seconds to run"]
 
 
 def estimate(cells: Iterable[Cell], claims: Iterable[Claim]) -> dict[str, float]:
     """Seconds per cell key.
 
-    The mean of stored cells of the same kind on the same tower counts, else that of the kind, else
-    the guess of the kind.
+    The mean of stored cells of the same kind and defence on the same tower counts, else that of the
+    defence, of the kind on the tower, of the kind, else the guess of the kind.
     """
-    known: dict[tuple[str, str], list[float]] = {}
+    known: dict[Alike, list[float]] = {}
     for claim in claims:
         if claim.cost is not None:
-            tower = str(claim.about.names.get("tower", ""))
-            for place in {tower, ""}:
-                known.setdefault((claim.about.kind, place), []).append(claim.cost.seconds)
+            for alike in _alike(claim.about.kind, claim.about.names):
+                known.setdefault(alike, []).append(claim.cost.seconds)
     found = {}
     for cell in cells:
-        name, tower = cell.kind.name, str(cell.names.get("tower", ""))
-        times = known.get((name, tower)) or known.get((name, ""))
-        found[cell.key] = fmean(times) if times else cell.kind.seconds
+        times = (known.get(alike) for alike in _alike(cell.kind.name, cell.names))
+        found[cell.key] = next((fmean(some) for some in times if some), cell.kind.seconds)
     return found
+
+
+def _alike(kind: str, names: Mapping[str, Any]) -> list[Alike]:
+    """What cells may have in common, the most telling first."""
+    defense, tower = str(names.get("defense", "")), str(names.get("tower", ""))
+    told = [(kind, defense, tower), (kind, defense, ""), (kind, "", tower), (kind, "", "")]
+    return list(dict.fromkeys(told))
 
 
 def overview(plan: Plan, seconds: dict[str, float]) -> list[list[str]]:

@@ -16,16 +16,27 @@ _LATEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def header_and_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The table for people: kind, names, outcome, shares in % with their intervals, seconds."""
+SHORT = ("ca_after", "asr_after", "asr_rebound", "tpr", "fpr")
+"""Shares that fit on a screen."""
+
+
+def header_and_cells(rows: Sequence[Row], short: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The table for people: kind, names, outcome, shares in % with their intervals, seconds.
+
+    Args:
+        rows: of a store.
+        short: only the main shares, where there are any, and no intervals.
+    """
     names, rates = names_in(rows), rates_in(rows)
+    if short:
+        rates = [name for name in rates if name in SHORT] or rates
     header = ["kind", *names, "outcome", *rates, "seconds"]
     cells = [
         [
             row["kind"],
             *(str(row["about"].get(name, "")) for name in names),
             row["outcome"] + ("" if row["reliable"] else " (doubtful)"),
-            *(share(row, name) for name in rates),
+            *(share(row, name, bare=short) for name in rates),
             f"{row['seconds']:.1f}" if "seconds" in row else "",
         ]
         for row in rows
@@ -33,15 +44,25 @@ def header_and_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
-def share(row: Row, name: str) -> str:
-    """A share in % with its 95 % interval, where it has one; nothing where the row has no share."""
+def share(row: Row, name: str, bare: bool = False) -> str:
+    """A share in % with its 95 % interval, where it has one; nothing where the row has no share.
+
+    Args:
+        row: that it is in.
+        name: of its field.
+        bare: leave the interval out.
+    """
     if not is_share(row, name):
         return ""
     value, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
     if isinstance(value, bool):
         return "yes" if value else "no"
     told = f"{100 * value:.1f}"
-    return told if low is None or high is None else f"{told} [{100 * low:.1f}, {100 * high:.1f}]"
+    return (
+        told
+        if bare or low is None or high is None
+        else f"{told} [{100 * low:.1f}, {100 * high:.1f}]"
+    )
 
 
 def to_csv(rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invertune_plugin.benchmark.grid.claims import Claim
+from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, Claim
 from invertune_plugin.benchmark.grid.store import Store
 
 Row = dict[str, Any]
@@ -120,8 +120,16 @@ def _row(claim: Claim) -> Row:
 
 
 def newest(rows: Iterable[Row]) -> dict[tuple[tuple[str, str], ...], Row]:
-    """Rows by ``identity``; of several about the same, from older code, the newest one."""
-    return {identity(row): row for row in sorted(rows, key=lambda row: str(row["created"]))}
+    """Rows by ``identity``; of several about the same, from older code, the newest one.
+
+    That a cell cannot work is told only where nothing else is: it depends on what is installed.
+    """
+    return {identity(row): row for row in sorted(rows, key=told_last)}
+
+
+def told_last(row: Mapping[str, Any]) -> tuple[bool, str]:
+    """A key that sorts what counts to the end, of rows about the same."""
+    return row["outcome"] != IMPOSSIBLE, str(row["created"])
 
 
 def current(rows: Iterable[Row]) -> list[Row]:

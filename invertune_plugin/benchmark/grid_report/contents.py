@@ -9,10 +9,11 @@ from pathlib import PurePath
 from typing import Any
 
 from invertune_plugin.benchmark.grid.claims import Claim
-from invertune_plugin.benchmark.grid.rows import identity
+from invertune_plugin.benchmark.grid.rows import identity, told_last
 from invertune_plugin.benchmark.grid.store import Store
 
 SETTINGS = ("tower", "data", "base", "rebound")
+PLACE = ("attack", "attack_file", "defense", "seed")
 FILES = (".yaml", ".yml", ".json")
 Names = Mapping[str, Any]
 
@@ -60,8 +61,13 @@ def place_of(names: Names) -> Place | None:
 
 
 def group_of(names: Names) -> tuple[tuple[str, str], ...]:
-    """What the table of a cell is for; own files are called by their stem."""
-    return tuple((name, _short(str(names[name]))) for name in SETTINGS if name in names)
+    """What the table of a cell is for: all names but those of the place in it, and of the seed.
+
+    Files of one's own are called by their stem.
+    """
+    told = [name for name in SETTINGS if name in names]
+    told += sorted(set(names) - {*SETTINGS, *PLACE})
+    return tuple((name, _short(str(names[name]))) for name in told)
 
 
 def read_contents(store: Store) -> Contents:
@@ -71,7 +77,11 @@ def read_contents(store: Store) -> Contents:
         InputError: a file is no claim.
     """
     every = store.claims() + store.claims("failures")
-    every.sort(key=lambda claim: str(claim.origin.get("created", "")))
+    every.sort(
+        key=lambda claim: told_last(
+            {"outcome": claim.outcome, "created": claim.origin.get("created", "")}
+        )
+    )
     newest = {
         identity({"kind": claim.about.kind, "about": claim.about.names}): claim for claim in every
     }

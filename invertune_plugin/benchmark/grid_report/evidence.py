@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,6 +28,7 @@ MOST_OF_A_PICTURE = 256 * 1024
 MOST_OF_A_FILE = 1024 * 1024
 MOST_LINES, MOST_CHARACTERS = 40, 4000
 MOST_CURVES = 8
+T = TypeVar("T")
 Curves = TypeAdapter(dict[str, list[tuple[int, float]]])
 
 
@@ -88,7 +89,7 @@ def evidence_of(contents: Contents, tables: Iterable[GridTable], room: int) -> E
 
 def _position(position: Position, table: GridTable) -> dict[str, Any]:
     victim = table.before.get(position.place.attack)
-    means = {**(victim.means if victim else {}), **position.means}
+    means = {**before_defence(victim.means if victim else {}), **position.means}
     return {
         "title": position.title,
         "table": table.title,
@@ -96,6 +97,11 @@ def _position(position: Position, table: GridTable) -> dict[str, Any]:
         "notRun": position.not_run,
         "means": {name: [mean.value, mean.low, mean.high] for name, mean in means.items()},
     }
+
+
+def before_defence(means: Mapping[str, T]) -> dict[str, T]:
+    """What a victim's cell says of it as it is; its rebound is not that of a repaired model."""
+    return {name: mean for name, mean in means.items() if "_rebound" not in name}
 
 
 def _add(made: Evidence, claim: Claim, contents: Contents, room: int) -> None:

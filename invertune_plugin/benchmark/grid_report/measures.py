@@ -12,6 +12,7 @@ from invertune_plugin.metrics import DEFINITIONS
 from invertune_plugin.retrieval import DEFINITIONS as RETRIEVAL
 
 SECOND = "_second"
+TRIGGER = "_trigger"
 STAGES = {
     "clean": (" of the clean model", "on the clean model that the victim was made of"),
     "before": (" before the defence", "on the victim, before any defence"),
@@ -63,22 +64,37 @@ class Measure:
 
 def measure_of(name: str) -> Measure:
     """What a field means: which share, of which model, on which test set; else its name is all."""
-    base = name.removesuffix(SECOND)
-    second = name[len(base) :]
+    base, second, trigger = _taken_apart(name)
     parts = _FIELD.fullmatch(base)
     if parts is None:
         return Measure(name, name, "a share of images, as the cell names it")
     kind, k, stage = parts["kind"], parts["k"], parts["stage"]
     known = KINDS[kind]
     what, where = STAGES[stage or "after"]
-    other = "; on the other test set of the recipe" if second else ""
-    return Measure(
-        name,
-        f"{known.title}{k}{what}{', second test set' if second else ''}",
-        f"{known.meaning}; {where}{other}",
-        known.better,
-        f"{kind}{k}_before{second}",
-    )
+    title, meaning = f"{known.title}{k}{what}", f"{known.meaning}; {where}"
+    if second:
+        title, meaning = (
+            f"{title}, second test set",
+            f"{meaning}; on the other test set of the recipe",
+        )
+    if trigger:
+        number = trigger.removeprefix(TRIGGER)
+        title, meaning = f"{title}, trigger {number}", f"{meaning}; of trigger {number} alone"
+    return Measure(name, title, meaning, known.better, f"{kind}{k}_before{second}{trigger}")
+
+
+def is_of_one_trigger(name: str) -> bool:
+    """Whether a field is about one of several triggers."""
+    return bool(_taken_apart(name)[2])
+
+
+def _taken_apart(name: str) -> tuple[str, str, str]:
+    """A field without its ends, which say: on the second test set, of one of several triggers."""
+    found = re.search(f"{TRIGGER}[0-9]+$", name)
+    trigger = found.group() if found else ""
+    whole = name.removesuffix(trigger)
+    base = whole.removesuffix(SECOND)
+    return base, whole[len(base) :], trigger
 
 
 def in_reading_order(names: Iterable[str]) -> list[Measure]:
@@ -86,12 +102,12 @@ def in_reading_order(names: Iterable[str]) -> list[Measure]:
     kinds, stages = list(KINDS), ["", *STAGES]
 
     def place(name: str) -> tuple[object, ...]:
-        base = name.removesuffix(SECOND)
+        base, second, trigger = _taken_apart(name)
         parts = _FIELD.fullmatch(base)
         if parts is None:
-            return name != base, len(kinds), "", 0
+            return trigger, second, len(kinds), "", 0
         stage = stages.index(parts["stage"] or "")
-        return name != base, kinds.index(parts["kind"]), parts["k"], stage
+        return trigger, second, kinds.index(parts["kind"]), parts["k"], stage
 
     return [measure_of(name) for name in sorted(dict.fromkeys(names), key=place)]
 

@@ -13,7 +13,11 @@ from invertune_plugin.benchmark.grid.estimate import duration
 from invertune_plugin.benchmark.grid_report.cards import attack_cards, defense_cards
 from invertune_plugin.benchmark.grid_report.contents import Contents, Names
 from invertune_plugin.benchmark.grid_report.evidence import evidence_of
-from invertune_plugin.benchmark.grid_report.measures import TERMS_OF_THE_PAGE, in_reading_order
+from invertune_plugin.benchmark.grid_report.measures import (
+    TERMS_OF_THE_PAGE,
+    in_reading_order,
+    is_of_one_trigger,
+)
 from invertune_plugin.benchmark.grid_report.shares import shares_in
 from invertune_plugin.benchmark.grid_report.standings import Standing, complete, points, standings
 from invertune_plugin.benchmark.grid_report.tables import NONE, NOT_RUN, GridTable, tables_of
@@ -53,7 +57,9 @@ def render_grid(
     positions = [position for table in tables for position in table.positions.values()]
     states: Counter[str] = sum((p.states for p in positions), Counter())
     evidence = evidence_of(contents, tables, ROOM if room is None else room)
-    measures = in_reading_order(name for p in positions for name in p.means)
+    measures = in_reading_order(
+        name for p in positions for name in p.means if not is_of_one_trigger(name)
+    )
     victims = [position for table in tables for position in table.before.values()]
     shown = [*measures, *in_reading_order(name for p in victims for name in p.means)]
     code = script("grid.js")

@@ -20,7 +20,8 @@ class Standing:
         asr: mean over these attacks after the defence, in [0, 1].
         worst: the attack that is left with most, and its ASR.
         rebound: mean ASR after rebound.
-        ca_change: mean change of CA, in [-1, 1].
+        ca_change: mean change of CA, in [-1, 1]: what each cell says that it cost, else against
+            the mean of the victims.
         ca_change_clean: change of CA on the clean model.
         false_alarms: (alarms, clean models), for defences that say whether there is a backdoor.
         seconds: mean of its cells.
@@ -87,7 +88,12 @@ def _after(position: Position, kind: str) -> float | None:
 
 
 def _change(table: GridTable, attack: str, defense: str) -> float | None:
-    after = _after(table.positions[attack, defense], "ca")
+    position = table.positions[attack, defense]
+    told = [claim.record.get("ca_lost") for claim in position.claims.values()]
+    lost = [float(one) for one in told if one is not None and is_number(one)]
+    if lost:
+        return -fmean(lost)
+    after = _after(position, "ca")
     before = table.before.get(attack)
     if after is None or before is None or "ca_before" not in before.means:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote
@@ -87,11 +87,19 @@ class Position:
 
     @property
     def words(self) -> str:
-        """What a filter finds it by: ``name=value`` words."""
+        """What a filter finds it by: ``name=value`` words of all its cells."""
+        return self._words([*self.claims, *self.not_run], list(self.states), self.doubtful)
+
+    def words_of(self, seed: str) -> str:
+        """What a filter finds the cell of one seed by."""
+        claim = self.claims[seed]
+        return self._words([seed], [claim.outcome], bool(claim.doubts))
+
+    def _words(self, seeds: Sequence[str], states: Sequence[str], doubtful: bool) -> str:
         names = [("attack", self.place.attack), ("defense", self.place.defense), *self.place.group]
-        names += [("outcome", state) for state in self.states]
+        names += [("outcome", state) for state in states] + [("seed", seed) for seed in seeds]
         told = [f"{name}={'-'.join(value.split())}" for name, value in names]
-        return " ".join([*told, "doubtful"] if self.doubtful else told).lower()
+        return " ".join([*told, "doubtful"] if doubtful else told).lower()
 
 
 @dataclass(frozen=True)

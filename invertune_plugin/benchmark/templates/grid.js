@@ -109,6 +109,7 @@
 
   /* Evidence */
   const ancestors = (claim) => claim.before.map((key) => data.claims[key]);
+  const beforeDefence = (shares) => Object.fromEntries(Object.entries(shares).filter(([name]) => !name.includes("_rebound")));
   const table = (caption, header, rows) => make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
     make("table", {}, make("caption", {}, caption),
       make("thead", {}, make("tr", {}, ...header.map((text) => make("th", { scope: "col" }, text)))),
@@ -126,7 +127,7 @@
   const plain = (value) => (value === null || value === undefined ? "–" : typeof value === "object" ? JSON.stringify(value) : String(value));
 
   const numbers = (position, runs) => {
-    const shares = runs.map((claim) => Object.assign({}, ...ancestors(claim).map((c) => c.shares), claim.shares));
+    const shares = runs.map((claim) => Object.assign({}, ...ancestors(claim).map((c) => beforeDefence(c.shares)), claim.shares));
     const several = runs.length > 1;
     const rows = Object.keys(data.titles).filter((name) => shares.some((of) => of[name])).map((name) => [
       data.titles[name],
