@@ -29,8 +29,14 @@ def tower_stages(visual: nn.Module) -> dict[str, nn.Module]:
     of any other network its outermost parts that hold convolutions or linear layers.
 
     Raises:
-        InputError: the tower has none of these.
+        InputError: the tower has none of these, or its maps have their channels last (Swin).
     """
+    trunk = getattr(visual, "trunk", visual)
+    if str(getattr(trunk, "output_fmt", "")).endswith("NHWC"):
+        raise InputError(
+            f"Expected an image tower whose maps are [N, C, H, W], got {type(trunk).__name__}, "
+            "which has channels last. Such towers are not supported."
+        )
     stages = _stages(visual)
     if stages:
         return stages

@@ -139,6 +139,16 @@ def test_stages_of_a_timm_trunk() -> None:
     assert list(tower_stages(tower)) == ["trunk.blocks.0", "trunk.blocks.1"]
 
 
+def test_towers_with_channels_last_are_refused() -> None:
+    """timm's Swin says so of itself."""
+    trunk = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    trunk.output_fmt = "NHWC"
+    tower = nn.Module()
+    tower.trunk = trunk
+    with pytest.raises(InputError, match="got Sequential, which has channels last"):
+        tower_stages(tower)
+
+
 def test_an_unknown_tower_is_refused() -> None:
     tower = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
     with pytest.raises(InputError, match=r"layer1 to layer4 or a list of blocks, got Sequential"):
