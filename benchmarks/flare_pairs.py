@@ -87,15 +87,19 @@ def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def command_of(rows: Rows) -> str:
-    """The commands that give these rows."""
-    commands = set()
+    """The commands that give these rows: one for seeds with the same victims."""
+    victims: dict[tuple[str, str, int], set[str]] = {}
     for row in rows:
-        by = row["defense"]
-        mine = [r for r in rows if (r["recipe"], r["defense"]) == (row["recipe"], by)]
-        victims = " ".join(f"--victim {name}" for name in sorted({r["attack"] for r in mine}))
-        seeds = " ".join(f"--seed {number}" for number in sorted({r["seed"] for r in mine}))
-        commands.add(f"--on {row['recipe']} {victims} {seeds} --by '{by}'")
-    return " && ".join(f"python benchmarks/flare_pairs.py {line}" for line in sorted(commands))
+        victims.setdefault((row["recipe"], row["defense"], row["seed"]), set()).add(row["attack"])
+    seeds: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
+    for (recipe, by, seed), names in sorted(victims.items()):
+        seeds.setdefault((recipe, by, tuple(sorted(names))), []).append(seed)
+    commands = []
+    for (recipe, by, attacks), numbers in seeds.items():
+        words = [f"--on {recipe}", *(f"--victim {name}" for name in attacks)]
+        words += [*(f"--seed {number}" for number in numbers), f"--by '{by}'"]
+        commands.append("python benchmarks/flare_pairs.py " + " ".join(words))
+    return " && ".join(sorted(commands))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from invertune_plugin.zero_shot import ZeroShotClassifier
 
 pytest.importorskip("hdbscan", reason="FLARE's clusters need hdbscan")
 
-COUNT = 48
+COUNT = 64
 SHORT: dict[str, dict[str, Any]] = {
     "none": {},
     "flare": {
@@ -62,7 +62,7 @@ def labelled() -> InMemory[int]:
 
 
 def data_for(name: str) -> Any:
-    if name in ("flare", "clip_score"):
+    if name in ("flare", "directions", "clip_score"):
         return ClassCaptions(labelled(), NAMES, ("a photo of a {} .", "a {} ."))
     return labelled()
 
@@ -120,7 +120,11 @@ def test_what_comes_back(name: str, tower: str) -> None:
     stage = found.stages[0]
     assert stage.name == name
     assert stage.reason.endswith(".")
-    assert stage.passes == (0 if name == "none" else COUNT), "one forward pass"
+    if name == "directions":
+        parts = len(stage.evidence["parts"])
+        assert COUNT < stage.passes <= COUNT + 8000 * (parts + 1), "and what it puts into others"
+    else:
+        assert stage.passes == (0 if name == "none" else COUNT), "one forward pass"
     assert said[0] == f"{name} ..."
     assert said[-1] == f"{name}: {found.outcome.value}. {stage.reason}"
 
@@ -211,7 +215,7 @@ def two_groups(small: int) -> tuple[Tensor, list[int]]:
 def test_spectral_signatures_remove_a_share_of_each_label() -> None:
     found = short("spectral_signatures", model_of("vit"))
     of_label = [sum(i % len(NAMES) == label for i in found.poisoned) for label in range(len(NAMES))]
-    assert of_label == [1, 1, 1, 1], "1.5 times a tenth of twelve"
+    assert of_label == [2, 2, 2, 2], "1.5 times a tenth of sixteen"
 
 
 @pytest.mark.parametrize("small", [40, 80])
@@ -267,12 +271,12 @@ def test_options_are_checked_before_any_work(name: str) -> None:
     ("name", "data", "options", "message"),
     [
         ("flair", labelled(), {}, r"known purifier, got 'flair'\. Did you mean 'flare'"),
-        ("flare", labelled(), {}, "202 samples or more for two clusters of more than 100, got 48"),
+        ("flare", labelled(), {}, "202 samples or more for two clusters of more than 100, got 64"),
         ("spectral_signatures", InMemory(noise_images(2), [0, -1]), {}, "labels .* got -1 at item"),
         ("activation_clustering", data_for("flare"), {}, r"labels for activation_clustering, got"),
         ("clip_score", labelled(), {}, "captions for clip_score, got 0 at item 0"),
         ("dao", InMemory(noise_images(0), []), {}, "images for dao, got an empty"),
-        ("slof", labelled(), {"k": 48}, "more than 48 samples for slof, got 48"),
+        ("slof", labelled(), {"k": 64}, "more than 64 samples for slof, got 64"),
         ("slof", labelled(), {"k": 0}, "k from 1 to below reference, got 0 and 2048"),
         ("spectral_signatures", labelled(), {"rate": 0.9}, "above 0 and below 2/3"),
         ("activation_clustering", labelled(), {"most": 0.6}, "most between 0 and 0.5"),
