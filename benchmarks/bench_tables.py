@@ -44,6 +44,20 @@ def bench(
     return made
 
 
+def by_defense(base: str) -> Callable[[], str]:
+    """Table of a grid of few attacks: a line for each defence, and the clean model's own first."""
+
+    def made() -> str:
+        rows = read("grid", kind="repair", base=base)
+        victims = read("grid", kind="victim", base=base)
+        attacks = none_first(rows)
+        clean = ["clean model", *(mean(only(victims, attack=a), "asr_clean") for a in attacks)]
+        cells = crossed(rows, "defense", DEFENSES, "attack", attacks, after)
+        return markdown(["defence", *attacks], [clean, *cells])
+
+    return made
+
+
 def after(rows: Rows) -> str:
     """What a repair left; a suspect that was left as it is is marked."""
     if not rows:

@@ -9,12 +9,13 @@ Of several rows about the same cell the newest stays, and rows of other grids st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.benchmark.grid.rows import flat, newest, rows_of
+from invertune_plugin.benchmark.grid.rows import flat, newest, rows_of, told_last
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
@@ -27,12 +28,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
 ) -> None:
     """Gather the claims of stores."""
-    for folder in store:
-        rows = [
-            {"measure": "grid", **flat(row)}
-            for row in newest(rows_of(Store.open(folder, create=False))).values()
-        ]
-        merge_rows(out, rows, experiment, command_of)
+    every = [
+        {"measure": "grid", **flat(row)}
+        for folder in store
+        for row in newest(rows_of(Store.open(folder, create=False))).values()
+    ]
+    merge_rows(out, list(by_cell(every).values()), experiment, command_of)
+
+
+def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """The row that counts about each cell; older code had other names for them."""
+    return {experiment(row): row for row in sorted(rows, key=told_last)}
 
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, detected
+from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected
 from flare_tables import directions, labelled, pairs, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
@@ -176,7 +176,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "bench demo_vit": bench("demo_vit", *REPAIRS, "linear_probe", "rvpt", floor=True),
     "bench demo purifiers": bench("demo", *PURIFIERS, floor=True),
     "bench demo toolbox": bench("demo", *TOOLBOX),
+    "bench demo_vit purifiers": bench("demo_vit", *PURIFIERS, floor=True),
     "bench demo_vit toolbox": bench("demo_vit", *TOOLBOX),
+    "bench real": by_defense("real"),
     "toolbox attacks": toolbox("attacks", "attack", "tower"),
     "toolbox defenses": toolbox("defenses", "defense", "tower"),
     "toolbox table": grid("table", "table_resnet18"),
