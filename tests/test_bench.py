@@ -14,6 +14,7 @@ from invertune_plugin.adapters.tracking import opening
 from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_command import run_grid
 from invertune_plugin.benchmark.bench_recipe import GROUP, load_bench
+from invertune_plugin.benchmark.bench_settings import recipe_in
 from invertune_plugin.benchmark.grid.bench import BenchOptions
 from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.rows import flat, rows_of
@@ -100,6 +101,39 @@ def test_settings_of_a_recipe_and_of_a_victim_shape_the_cells(grid: Path, tmp_pa
     assert before["clean"] == after["clean"]
     assert before["victim"] != after["victim"]
     assert before["repair"].isdisjoint(after["repair"])
+
+
+def test_a_grid_is_the_same_from_any_folder(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recipe and model config lie beside the grid."""
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace(str(tmp_path / "rn.json"), "rn.json"))
+    grid.write_text(grid.read_text().replace(str(recipe), "tiny.yaml"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    there = keys(grid)
+    monkeypatch.chdir(tmp_path)
+    assert keys(Path("small.yaml")) == there
+    names = next(bench_cells(load_bench(grid))).names
+    assert (names["base"], names["tower"]) == ("tiny", "rn")
+
+
+def test_a_cell_runs_with_what_it_was_planned_with(grid: Path, tmp_path: Path) -> None:
+    cell = next(cell for cell in bench_cells(load_bench(grid)) if cell.names["attack"] == "none")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(recipe.read_text().replace("target: star", "target: ring"))
+    assert recipe_in(cell.parents[0].settings).attack.target == "star"
+
+
+def test_a_changed_model_config_makes_new_cells(grid: Path, tmp_path: Path) -> None:
+    before = keys(grid)
+    config = json.loads((tmp_path / "rn.json").read_text())
+    config["embed_dim"] *= 2
+    (tmp_path / "rn.json").write_text(json.dumps(config))
+    after = keys(grid)
+    assert all(before[kind].isdisjoint(after[kind]) for kind in before)
 
 
 @pytest.mark.parametrize("name", shipped_recipes(GROUP))
