@@ -109,12 +109,20 @@ def clean_images(recipe: ToolboxRecipe, spec: ModelSpec, seed: int) -> Items[int
     return build_sources(small(clip.data), 32, seed, clean_seed).images("clean")
 
 
+def test_other_amounts_have_other_images(tmp_path: Path) -> None:
+    recipe = load_toolbox_recipe("attacks")
+    for train in (100, 200):
+        amounts = Amounts(train=train, clean=100, test=100)
+        arena = build_arena(replace(recipe, data=amounts), 0, tmp_path)
+        assert len(arena.attack.train) == train
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", shipped_recipes(GROUP))
 def test_parts_of_comparisons_share_no_image(name: str, seed: int, tmp_path: Path) -> None:
     recipe = replace(load_toolbox_recipe(name), data=Amounts(train=200, clean=100, test=100))
     build_arena(recipe, seed, tmp_path)
-    parts = [ImageFolderSet(tmp_path / f"seed-{seed}" / part, IMAGE_SIZE)
-             for part in ("train", "clean", "test")]  # fmt: skip
+    (root,) = tmp_path.glob(f"*/seed-{seed}")
+    parts = [ImageFolderSet(root / part, IMAGE_SIZE) for part in ("train", "clean", "test")]
     for spec in recipe.models.values():
         disjoint([clean_images(recipe, spec, seed), *parts])
