@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.benchmark.grid.rows import flat, newest, rows_of, told_last
+from invertune_plugin.benchmark.grid.rows import flat, newest, row_rank, rows_of
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
@@ -38,7 +38,7 @@ def main(
 
 def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
     """The row that counts about each cell; older code had other names for them."""
-    return {experiment(row): row for row in sorted(rows, key=told_last)}
+    return {experiment(row): row for row in sorted(rows, key=row_rank)}
 
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,19 @@ def test_what_stays_can_be_written(
     first = next(i for i in range(COUNT) if i not in removed)
     assert torch.equal(kept[0][0], every[first][0])
     assert kept[0][1] == every[first][1]
+
+
+def test_what_cannot_be_read_is_told_and_what_stays_is_kept_in_its_place(
+    purify: Command, lab: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(lab / "labels", tmp_path / "labels")
+    image = next((tmp_path / "labels").glob("*/*.png"))
+    image.write_bytes(b"no image")
+    code, said = purify(tmp_path / "labels", keep="parquet", size=32)
+    assert code == 0, said
+    assert f"skipped, not readable: {image}" in said
+    assert image.read_bytes() == b"no image"
+    assert (tmp_path / "out" / "kept.parquet").is_file()
 
 
 def test_labels_without_names_are_named_by_the_classes(

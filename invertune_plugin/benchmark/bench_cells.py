@@ -47,15 +47,17 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
         for base in bench.recipes
         for attack in bench.attacks
     }
+    cleans = {(base, s): _clean(base, s) for base in bench.recipes for s in bench.seeds}
+    toolbox = {"toolbox": _toolbox_version()} if any(map(in_toolbox, bench.defenses)) else {}
     measured = {"metrics": bench.metrics, "rebound": bench.rebound}
     for seed, ((base, _), victim_settings) in product(bench.seeds, known.items()):
         kind = _with_code(VICTIM, *plugged(recipe_in(victim_settings)))
         settings = victim_settings | measured | {"seed": seed}
-        victim = Cell(kind, settings, (_clean(base, seed),))
+        victim = Cell(kind, settings, (cleans[base, seed],))
         for defense, options in bench.defenses.items():
             settings = {"defense": defense, "options": options}
             if in_toolbox(defense):
-                settings["made_of"] = {"toolbox": _toolbox_version()}
+                settings["made_of"] = toolbox
             yield Cell(kinds[defense], settings, (victim,))
 
 

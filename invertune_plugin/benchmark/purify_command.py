@@ -71,7 +71,7 @@ def purify_data(job: PurifyJob) -> int:
     """
     for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
-    path = _kept_path(job)
+    place = _kept_path(job)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
     parse(purifier.config, options, job.by)
@@ -80,7 +80,7 @@ def purify_data(job: PurifyJob) -> int:
     )
     classifier = suspect.classifier
     data = labelled_or_captioned(job.data, classifier.image_size, classifier.class_names)
-    kept = None if path is None else _data_to_keep(job, classifier.class_names)
+    kept = None if place is None else _data_to_keep(job, classifier.class_names)
     truth = _truth(job.data, data)
     for path in getattr(data, "unreadable", []):
         say(f"skipped, not readable: {path}")
@@ -97,9 +97,9 @@ def purify_data(job: PurifyJob) -> int:
         written.append(picture)
     else:
         picture.unlink(missing_ok=True)
-    if path is not None and kept is not None and found.outcome is not Outcome.FAILED:
-        _write_kept(job, kept, path, found)
-        written.append(path)
+    if place is not None and found.outcome is not Outcome.FAILED:
+        _write_kept(job, kept, place, found)
+        written.append(place)
     _print(found, truth)
     say("written: " + ", ".join(map(str, written)))
     return int(found.outcome is Outcome.FAILED)

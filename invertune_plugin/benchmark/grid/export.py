@@ -58,11 +58,9 @@ def share(row: Row, name: str, bare: bool = False) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     told = f"{100 * value:.1f}"
-    return (
-        told
-        if bare or low is None or high is None
-        else f"{told} [{100 * low:.1f}, {100 * high:.1f}]"
-    )
+    if bare or low is None or high is None:
+        return told
+    return f"{told} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def to_csv(rows: Sequence[Row]) -> str:

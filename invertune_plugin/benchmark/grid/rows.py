@@ -124,12 +124,17 @@ def newest(rows: Iterable[Row]) -> dict[tuple[tuple[str, str], ...], Row]:
 
     That a cell cannot work is told only where nothing else is: it depends on what is installed.
     """
-    return {identity(row): row for row in sorted(rows, key=told_last)}
+    return {identity(row): row for row in sorted(rows, key=row_rank)}
 
 
-def told_last(row: Mapping[str, Any]) -> tuple[bool, str]:
-    """A key that sorts what counts to the end, of rows about the same."""
-    return row["outcome"] != IMPOSSIBLE, str(row["created"])
+def row_rank(row: Row) -> tuple[bool, str]:
+    """``rank`` of a row."""
+    return rank(row["outcome"], row["created"])
+
+
+def rank(outcome: str, created: object) -> tuple[bool, str]:
+    """Of several results about the same the one of the highest rank counts."""
+    return outcome != IMPOSSIBLE, str(created)
 
 
 def current(rows: Iterable[Row]) -> list[Row]:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from invertune_plugin.benchmark.grid.claims import Claim
-from invertune_plugin.benchmark.grid.rows import identity, told_last
+from invertune_plugin.benchmark.grid.rows import identity, rank
 from invertune_plugin.benchmark.grid.store import Store
 
 SETTINGS = ("tower", "data", "base", "rebound")
@@ -77,11 +77,7 @@ def read_contents(store: Store) -> Contents:
         InputError: a file is no claim.
     """
     every = store.claims() + store.claims("failures")
-    every.sort(
-        key=lambda claim: told_last(
-            {"outcome": claim.outcome, "created": claim.origin.get("created", "")}
-        )
-    )
+    every.sort(key=lambda claim: rank(claim.outcome, claim.origin.get("created", "")))
     newest = {
         identity({"kind": claim.about.kind, "about": claim.about.names}): claim for claim in every
     }
