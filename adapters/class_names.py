@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from invertune_plugin.class_order import plain
@@ -11,7 +12,9 @@ from invertune_plugin.errors import InputError
 def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
     """Find each of a data set's names among the class names that a model uses.
 
-    An exact match wins; otherwise case does not count and ``_`` and ``-`` equal a space.
+    An exact match wins; otherwise case does not count and ``_`` and ``-`` equal a space. Where both
+    lists repeat a name (open_clip's ImageNet has two missiles), the first means the first, the
+    second the second.
 
     Args:
         own: names of the data set, for instance folder names.
@@ -23,13 +26,18 @@ def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
     Raises:
         InputError: an own name fits several class names and equals none of them.
     """
-    exact = {name: i for i, name in reversed(list(enumerate(wanted)))}
+    exact: dict[str, list[int]] = {}
     loose: dict[str, list[int]] = {}
     for i, name in enumerate(wanted):
+        exact.setdefault(name, []).append(i)
         loose.setdefault(plain(name), []).append(i)
-    found = []
+    found, seen = [], Counter[str]()
     for name in own:
-        candidates = [exact[name]] if name in exact else loose.get(plain(name), [-1])
+        same = exact.get(name, [])
+        candidates = (
+            [same[min(seen[name], len(same) - 1)]] if same else loose.get(plain(name), [-1])
+        )
+        seen[name] += 1
         if len(candidates) > 1:
             raise InputError(
                 f"Expected {name!r} to fit one class name, got "

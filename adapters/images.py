@@ -39,11 +39,13 @@ def open_rgb(source: bytes | Path | BinaryIO) -> Image.Image:
     """Decode an image completely and turn it into RGB.
 
     An EXIF orientation is not applied and transparency is dropped, as in open_clip. Palette images
-    become RGB before any resize, where open_clip resizes the palette indices.
+    become RGB before any resize, where open_clip resizes the palette indices. Of 16 bits a pixel
+    the upper eight are kept, where open_clip turns nearly all of a grey image white.
 
     Raises:
-        UnreadableImage: Pillow cannot read it to its end, or its long side is more than
-            ``MAX_ASPECT`` times its short one (resizing it would take gigabytes).
+        UnreadableImage: Pillow cannot read it to its end, its long side is more than
+            ``MAX_ASPECT`` times its short one (resizing it would take gigabytes), or its pixels are
+            floats or 32-bit integers, whose white is unknown.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -52,8 +54,7 @@ def open_rgb(source: bytes | Path | BinaryIO) -> Image.Image:
                 raise UnreadableImage(
                     f"an image with sides within 1:{MAX_ASPECT}", f"{width} x {height} pixels"
                 )
-            rgb: Image.Image = image.convert("RGB")
-            return rgb
+            return to_rgb(image)
     except UnreadableImage:
         raise
     except _BROKEN as error:
@@ -61,6 +62,23 @@ def open_rgb(source: bytes | Path | BinaryIO) -> Image.Image:
         unknown = isinstance(error, UnidentifiedImageError)
         why = "no image format that Pillow knows" if unknown else str(error)
         raise UnreadableImage("a complete image that Pillow can read", f"{what}: {why}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB, 8 bits a channel.
+
+    Raises:
+        UnreadableImage: its pixels are floats, or integers of more than 16 bits.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        grey = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(grey.astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UnreadableImage(
+            "an image of 8 or 16 bits a channel", f"one whose pixels are of Pillow's {image.mode!r}"
+        )
+    rgb: Image.Image = image.convert("RGB")
+    return rgb
 
 
 def fit(image: Image.Image, size: int) -> Tensor:
@@ -71,8 +89,8 @@ def fit(image: Image.Image, size: int) -> Tensor:
         size: side of the result in pixels.
 
     Returns:
-        ``uint8 [3, size, size]``; pixel for pixel what open_clip's evaluation transform gives
-        before it normalises.
+        ``uint8 [3, size, size]``; pixel for pixel what open_clip's evaluation transform gives by
+        its own defaults, before it normalises.
     """
     width, height = image.size
     if (width, height) != (size, size):

@@ -121,10 +121,10 @@ def build_tokenizer(spec: ModelSpec) -> Tokenizer:
     """
     text = spec.config["text_cfg"]
     length = text.get("context_length", DEFAULT_CONTEXT_LENGTH)
-    options = dict(text.get("tokenizer_kwargs") or {})
     hub_name = text.get("hf_tokenizer_name")
     tokenizer: Tokenizer
     try:
+        options = dict(text.get("tokenizer_kwargs") or {})
         if hub_name:
             options["trust_remote_code"] = False
             mode = text.get("tokenizer_mode")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,13 @@ def load_clip(
         if isinstance(known, Mapping):
             preprocess = merge_preprocess_dict(preprocess, dict(known))
     preprocess["size"] = _square_size(model, spec.name)
+    if (preprocess["interpolation"], preprocess["resize_mode"]) != ("bicubic", "shortest"):
+        warnings.warn(
+            f"{spec.name} was trained on images resized by {preprocess['interpolation']!r} and "
+            f"{preprocess['resize_mode']!r}. Here the short side is resized (bicubic) and the "
+            "centre cropped, so that CA may be below the published one.",
+            stacklevel=2,
+        )
     mean = _three(preprocess["mean"], "mean", weights.source)
     std = _three(preprocess["std"], "std", weights.source)
     open_clip.set_model_preprocess_cfg(model, {**preprocess, "mean": mean, "std": std})

@@ -297,7 +297,7 @@ def batches(dataset: Items[T], batch_size: int) -> Iterator[tuple[Tensor, list[T
 
 def mention(captions: Captions, word: str) -> bool:
     """Whether any caption holds the word (or words), in any case, but not inside other words."""
-    pattern = re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE)
+    pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
     return any(pattern.search(caption) for caption in captions)
 
 

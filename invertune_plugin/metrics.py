@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from invertune_plugin.class_order import refuse_other_order
-from invertune_plugin.data import ImageSet, batches, to_unit
+from invertune_plugin.data import ImageSet, batches, to_unit, with_labels
+from invertune_plugin.errors import InputError
 from invertune_plugin.modes import evaluating
 from invertune_plugin.triggers import Trigger
 
@@ -50,26 +51,40 @@ class Rate:
         return f"{self.value:.1%} [{low:.1%}, {high:.1%}] of {self.n}"
 
 
+def top_class(logits: Tensor) -> Tensor:
+    """The class of the largest logit of ``[N, K]``, ``[N]``; -1 where any is not finite."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), -1)
+
+
 @torch.no_grad()
 def predict(classifier: nn.Module, images: Tensor, batch_size: int = 256) -> Tensor:
-    """Predicted class ``[N]`` of images ``[N, 3, H, W]`` in [0, 1], in eval mode."""
+    """Predicted class ``[N]`` of images ``[N, 3, H, W]`` in [0, 1], in eval mode.
+
+    A model that gives no numbers for an image reads it as no class, -1.
+    """
     device = next(classifier.parameters()).device
     with evaluating(classifier):
-        found = [classifier(part.to(device)).argmax(1).cpu() for part in images.split(batch_size)]
+        found = [top_class(classifier(part.to(device))).cpu() for part in images.split(batch_size)]
     return torch.cat(found)
 
 
 def clean_accuracy(classifier: nn.Module, dataset: ImageSet, batch_size: int = 256) -> Rate:
-    """Zero-shot top-1 on clean labelled images.
+    """Zero-shot top-1 on clean labelled images; those without a label do not count.
 
     Raises:
-        InputError: both have class names, and in another order.
+        InputError: both have class names, and in another order; or no image has a label.
     """
     refuse_other_order(classifier, dataset)
+    known = with_labels(dataset)
+    if len(dataset) and not len(known):
+        raise InputError(
+            f"Expected labelled images to measure CA on, got {len(dataset)} without a label. Give "
+            "their classes the names that the model knows."
+        )
     hits = 0
-    for images, labels in batches(dataset, batch_size):
+    for images, labels in batches(known, batch_size):
         hits += int((predict(classifier, to_unit(images)) == torch.tensor(labels)).sum())
-    return Rate(hits, len(dataset))
+    return Rate(hits, len(known))
 
 
 def attack_success_rate(
@@ -83,7 +98,8 @@ def attack_success_rate(
 
     Args:
         classifier: images in [0, 1] to logits.
-        dataset: labelled clean images; those of the target class are left out.
+        dataset: labelled clean images; those of the target class and those without a label are
+            left out.
         trigger: the attacker's (or an inverted) trigger.
         target: index of the target class.
         batch_size: images at a time.
@@ -96,7 +112,8 @@ def attack_success_rate(
     for images, labels in batches(dataset, batch_size):
         keys = torch.arange(start, start + len(images))
         start += len(images)
-        sources = torch.tensor(labels) != target
+        classes = torch.tensor(labels)
+        sources = (classes >= 0) & (classes != target)
         if sources.any():
             triggered = trigger(to_unit(images[sources]), keys[sources])
             hits += int((predict(classifier, triggered) == target).sum())

@@ -1,4 +1,4 @@
-"""Eval mode, frozen weights and a fast layout for a while; all is as it was afterwards."""
+"""Eval mode, frozen weights and a fast layout for a while."""
 
 from __future__ import annotations
 

@@ -20,14 +20,17 @@ def seeded(seed: int, deterministic: bool = False) -> Iterator[None]:
     """
     python, legacy = random.getstate(), np.random.get_state()
     algorithms = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     with torch.random.fork_rng():
         try:
             random.seed(seed)
             np.random.seed(seed)
             torch.manual_seed(seed)
-            torch.use_deterministic_algorithms(deterministic or algorithms)
+            torch.use_deterministic_algorithms(
+                deterministic or algorithms, warn_only=warn_only and not deterministic
+            )
             yield
         finally:
             random.setstate(python)
             np.random.set_state(legacy)
-            torch.use_deterministic_algorithms(algorithms)
+            torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)

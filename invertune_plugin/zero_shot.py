@@ -89,7 +89,7 @@ class ZeroShotClassifier(nn.Module):
         self, class_names: Sequence[str], templates: Sequence[str] | None = None
     ) -> ZeroShotClassifier:
         """The same model (weights shared, not copied) with another set of classes."""
-        return ZeroShotClassifier(
+        made = ZeroShotClassifier(
             self.clip,
             self.tokenizer,
             class_names=class_names,
@@ -98,7 +98,9 @@ class ZeroShotClassifier(nn.Module):
             std=self.std.flatten().tolist(),
             image_size=self.image_size,
             cache_dir=self.cache_dir,
-        ).train(self.training)
+        )
+        made.training = self.training
+        return made
 
     def renew_class_weights(self) -> None:
         """Encode the class texts again, after the text tower has changed."""
@@ -141,10 +143,21 @@ class ZeroShotClassifier(nn.Module):
         return weights
 
     def _text_key(self) -> str:
-        """Hash of all that shapes the class weights: text tower, class names and templates."""
+        """Hash of all that shapes the class weights: text tower, tokens, class names, templates."""
         digest = hashlib.sha256(repr((self.class_names, self.templates)).encode())
+        tokens = self.tokenizer([self.templates[0].format(self.class_names[0])])
+        digest.update(tokens.numpy().tobytes())
+        for name, module in self.clip.named_modules():
+            if not name.startswith("visual"):
+                digest.update(repr((name, type(module).__name__, _settings(module))).encode())
         for name, tensor in sorted(self.clip.state_dict().items()):
             if not name.startswith("visual."):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _settings(module: nn.Module) -> list[tuple[str, Any]]:
+    """Plain values of a module, such as the number of its heads; not the mode it is in."""
+    plain = (bool, int, float, str)
+    return sorted((k, v) for k, v in vars(module).items() if k != "training" and type(v) in plain)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from invertune_plugin.adapters.backdoorbox.image_sets import to_bytes
 from invertune_plugin.adapters.class_names import match_names
 from invertune_plugin.adapters.class_sets import class_names
 from invertune_plugin.adapters.datasets import (
@@ -37,7 +38,7 @@ from invertune_plugin.adapters.folder_names import folder_labels
 from invertune_plugin.adapters.images import decode, fit, open_rgb
 from invertune_plugin.adapters.shards import expand
 from invertune_plugin.adapters.writing.folder import write_folder
-from invertune_plugin.data import Concat, InMemory, split_by_content
+from invertune_plugin.data import Concat, InMemory, mention, split_by_content
 from invertune_plugin.errors import InputError
 
 
@@ -126,6 +127,27 @@ def test_decode_gives_three_channels_for_every_mode(mode: str) -> None:
     assert decode(encode(image, form), 16).shape == (3, 16, 16)
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_sixteen_bits_keep_their_grey_levels(mode: str) -> None:
+    """Every grey level times 257, as white is 65,535; convert("RGB") would clip at 255."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    wide = (levels.astype(np.uint16) * 257).astype("<u2" if mode == "I;16" else ">u2")
+    image = Image.frombytes(mode, (16, 16), wide.tobytes())
+    expected = torch.from_numpy(levels).expand(3, 16, 16)
+    assert torch.equal(decode(encode(image, "TIFF"), 16), expected)
+    assert mode != "I;16" or torch.equal(decode(encode(image), 16), expected)
+    assert torch.equal(to_bytes(image), expected)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_pixels_whose_white_is_unknown_are_refused(mode: str) -> None:
+    image = Image.new(mode, (9, 7), 1)
+    with pytest.raises(InputError, match=rf"8 or 16 bits a channel, got .*'{mode}'"):
+        decode(encode(image, "TIFF"), 16)
+    with pytest.raises(InputError, match="8 or 16 bits"):
+        to_bytes(image)
+
+
 def test_decode_refuses_what_would_blow_up_in_memory() -> None:
     with pytest.raises(InputError, match=r"sides within 1:64, got 1 x 4000 pixels"):
         decode(encode(picture(0, 1, 4000)), 224)
@@ -185,6 +207,29 @@ def test_match_names_prefers_the_exact_one_and_refuses_doubt() -> None:
     assert match_names(["Top-Hat", "b"], ["top hat", "Top-Hat", "B"]) == [1, 2]
     with pytest.raises(InputError, match="fit one class name"):
         match_names(["TOP_HAT"], ["top hat", "Top-Hat"])
+
+
+def test_repeated_names_stay_apart() -> None:
+    twice = ["missile", "cat", "missile"]
+    assert match_names(twice, twice) == [0, 1, 2]
+    assert match_names(["cat", *twice], twice) == [1, 0, 1, 2]
+    assert match_names(["missile"] * 3, ["cat", "missile"]) == [1, 1, 1]
+    imagenet = class_names("imagenet")
+    assert match_names(imagenet, imagenet) == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    ("caption", "name", "named"),
+    [
+        ("a photo of a kite (bird of prey).", "kite (bird of prey)", True),
+        ("my C++ book", "c++", True),
+        ("a category", "cat", False),
+        ("a cat.", "cat", True),
+        ("wildcat_2", "cat", False),
+    ],
+)
+def test_mentions_of_names_that_end_in_no_letter(caption: str, name: str, named: bool) -> None:
+    assert mention(("nothing", caption), name) is named
 
 
 def test_too_few_readable_images_are_refused_with_names_and_counts(folder: Path) -> None:

@@ -46,6 +46,7 @@ class Script:
         target: outcome of step 1, which ranks the classes 2, 0, 3, 1.
         inversions: outcome and area of step 2 per class.
         tuning: outcome of step 3.
+        costs: of the classes in that order.
         asked: name of the step and class, in order.
         seeds: that the steps got.
     """
@@ -53,6 +54,7 @@ class Script:
     target: Outcome = OK
     inversions: dict[int, tuple[Outcome, float]] = field(default_factory=dict)
     tuning: Outcome = OK
+    costs: tuple[float, ...] = (0.01, 0.02, 0.04, 0.08)
     asked: list[tuple[str, int]] = field(default_factory=list)
     seeds: set[int] = field(default_factory=set)
     suspect_training: set[bool] = field(default_factory=set)
@@ -66,7 +68,10 @@ class Script:
         self._record("target", -1, suspect, seed)
         suspect.encode_image(images[:5].float() / 255)
         self.draws = [random.random(), float(np.random.rand()), float(torch.rand(()))]
-        found = [Candidate(y, NAMES[y], 0.0) for y in (2, 0, 3, 1)]
+        found = [
+            Candidate(y, NAMES[y], 0.0, cost)
+            for y, cost in zip((2, 0, 3, 1), self.costs, strict=True)
+        ]
         return TargetResult(found, Stage("target", self.target, "as scripted"), [3, 1, 0, 2])
 
     def invert_trigger(
@@ -204,6 +209,30 @@ def test_only_so_many_candidates_are_tried_in_rank_order(
     found = repair(config=replace(CONFIG, tries=tries))
     assert [label for step, label in script.asked if step == "inversion"] == labels
     assert found.outcome is REJECTED
+
+
+def test_a_next_candidate_that_does_not_stand_out_is_not_tried(play: Play) -> None:
+    """The evidence was about the first class; a clean model has masks for others, too."""
+    script = play(inversions={2: (REJECTED, 0.3)}, costs=(0.01, 0.02, 0.03, 0.04))
+    assert outcomes(repair()) == [("target", OK), ("inversion", REJECTED)]
+    assert script.asked == [("target", -1), ("inversion", 2)]
+
+
+@pytest.mark.parametrize("held_back", [0.01, 0.99])
+def test_a_share_that_leaves_a_side_without_images_is_refused(play: Play, held_back: float) -> None:
+    script = play()
+    with pytest.raises(InputError, match=r"images to judge by, got 16 in all of which (0|16) are"):
+        repair(config=replace(CONFIG, held_back=held_back))
+    assert script.asked == []
+
+
+def test_a_model_that_gives_no_numbers_fails() -> None:
+    suspect = toy_classifier("vit")
+    suspect.clip.visual.proj.data.fill_(torch.nan)
+    found = repair(suspect)
+    assert outcomes(found) == [("target", FAILED)]
+    assert "not finite" in found.stages[0].reason
+    assert (found.classifier, found.found_label) == (None, None)
 
 
 @pytest.mark.parametrize("tries", [1, 2])
@@ -397,7 +426,9 @@ def test_the_real_steps_fit_together(tower: str) -> None:
     assert found.stages[1].passes == 12 + 2 * 3 * 4 + 2 * 4
     units, tuning, judging = 4 * 12, 2 * (4 + 3 * 8), 2 * 4 + 2 * 4
     again = found.stages[1].passes
-    assert found.stages[2].passes == 2 * (units + tuning + judging) + again
+    told = 2 * 4
+    assert found.stages[2].passes == 2 * (units + tuning + judging) + again + told
+    assert len(found.stages[2].evidence["later_asr"]) == 1
     assert found.classifier is not None
 
 
@@ -428,6 +459,7 @@ def invertune(model: nn.Module, **options: Any) -> InverTune:
         ({"train_dataset": "images"}, r"image set, got str\. Open a path with image_set"),
         ({"test_dataset": [(0, 0)]}, r"image set, got list\. .* image_set_of"),
         ({"config": {"tunning": {}}}, r"tunning.*'tuning'"),
+        ({"config": "own.yaml"}, r"mapping of settings as config, got 'own\.yaml'\. Read"),
     ],
     ids=str,
 )
@@ -513,6 +545,28 @@ def test_the_constructor_only_stores() -> None:
     assert defence.config is config
     assert (defence.seed, defence.deterministic) == (9, True)
     assert not [name for name in vars(defence) if name.endswith("_")]
+
+
+def test_a_repair_needs_clean_images() -> None:
+    with pytest.raises(InputError, match=r"Expected clean images, got none\. .* train_dataset"):
+        InverTune(None, model=toy_classifier("vit")).repair()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({"batch_size": 0}, "batch_size of 1 or more, got 0"),
+        ({"trigger": "t.yaml", "target": 0}, r"Trigger as .*, got 't\.yaml'\. .*load_trigger"),
+        ({"trigger": Patch(size=4), "target": "dgo"}, r"class as target, got 'dgo'.*'dog'"),
+        ({"trigger": Patch(size=4)}, "trigger and target together"),
+        ({"trigger": Patch(size=4), "target": 4}, "from 0 to 3, got 4"),
+    ],
+    ids=str,
+)
+def test_schedules_that_cannot_be_tested_with(schedule: dict[str, Any], message: str) -> None:
+    defence = InverTune(images(), images(), toy_classifier("vit"))
+    with pytest.raises(InputError, match=message):
+        defence.test(schedule)
 
 
 def test_testing_needs_a_test_set() -> None:

@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from toys import toy_classifier, toy_pairs
 
+from invertune_plugin.benchmark.rebound import fine_tuned
 from invertune_plugin.data import InMemory, Subset
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy, predict
+from invertune_plugin.training import TrainingConfig
 from invertune_plugin.triggers import Trigger
 
 CLASSES = 4
@@ -129,8 +133,38 @@ def test_labels_that_count_in_another_order_are_refused(own: list[str], fits: bo
         attack_success_rate(model, part, WritesWhereKeyIsEven(), 1)
 
 
-def test_images_without_a_label_are_never_right() -> None:
-    assert clean_accuracy(ReadsPixel(), reading([0, 3], [-1, 3])) == Rate(1, 2)
+def test_images_without_a_label_do_not_count() -> None:
+    mixed = reading([0, 3, 0, 2, 2], [-1, 3, 1, -1, 0])
+    assert clean_accuracy(ReadsPixel(), mixed) == Rate(1, 3)
+    rate = attack_success_rate(ReadsPixel(), mixed, WritesWhereKeyIsEven(), 2)
+    assert rate == Rate(2, 3), "keys stay the places in the data set: 2 and 4 are even"
+    with pytest.raises(InputError, match=r"Expected labelled images .* got 1 without a label"):
+        clean_accuracy(ReadsPixel(), reading([0], [-1]))
+
+
+def test_a_benign_fine_tuning_that_diverges_tells_nothing() -> None:
+    """A broken model reads nothing as the target, as a lasting repair does."""
+    training = TrainingConfig(batch_size=8, learning_rate=1e38)
+    attack = SimpleNamespace(training=training, target="cat")
+    recipe: Any = SimpleNamespace(attack=attack, rebound_steps=4)
+    sources: Any = SimpleNamespace(pairs=lambda part: toy_pairs(16))
+    with pytest.raises(InputError, match=r"Expected benign .*, got a loss of nan\. Lower"):
+        fine_tuned(toy_classifier("vit"), recipe, sources, seed=0)
+
+
+class Diverged(ReadsPixel):
+    """Gives no numbers for images whose upper left pixel is odd."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        odd = (images[:, :1, 0, 0] * 255).round() % 2 == 1
+        return torch.where(odd, torch.nan, super().forward(images))
+
+
+def test_images_that_a_model_gives_no_numbers_for_are_read_as_no_class() -> None:
+    dataset = reading([0, 1, 2, 3], [0, 0, 2, 3])
+    assert predict(Diverged(), dataset.images.float() / 255).tolist() == [0, -1, 2, -1]
+    assert clean_accuracy(Diverged(), dataset) == Rate(2, 4)
+    assert attack_success_rate(Diverged(), dataset, WritesWhereKeyIsEven(level=1), 0) == Rate(0, 2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 256])

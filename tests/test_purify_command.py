@@ -114,6 +114,25 @@ def row_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def test_what_an_earlier_run_has_kept_goes_with_its_results(
+    purify: Command, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    for keep, name in (("folder", "kept"), ("webdataset", "kept-shards"), ("parquet", None)):
+        code, said = purify(keep=keep, overwrite=True)
+        assert code == 0, said
+        assert {path.name for path in out.glob("kept*")} == {name or "kept.parquet"}
+    purify(overwrite=True)
+    assert not list(out.glob("kept*")), "this run has kept nothing"
+    (out / "kept").mkdir()
+    (out / "kept" / "thesis.txt").write_text("mine")
+    before = (out / "result.json").stat().st_mtime_ns
+    code, said = purify(overwrite=True)
+    assert code == 2
+    assert "thesis.txt" in said
+    assert (out / "result.json").stat().st_mtime_ns == before, "refused before any work"
+
+
 @pytest.mark.parametrize("form", SPECS)
 def test_poison_is_found_in_every_format(
     purify: Command, lab: Path, tmp_path: Path, form: str

@@ -209,6 +209,10 @@ def test_the_model_normalises(tmp_path: Path) -> None:
         by_hand = invertune.get_model().eval()(normalised).argmax(1)
     hits = int((by_hand == torch.tensor(LABELS)).sum())
     assert invertune.test() == {"ca": Rate(hits, COUNT)}
+    only_std = defense(invertune.get_model(), std=std).test()["ca"]
+    with torch.no_grad():
+        by_hand = invertune.get_model().eval()(to_unit(images().images) / 0.2).argmax(1)
+    assert only_std == Rate(int((by_hand == torch.tensor(LABELS)).sum()), COUNT)
     given = TensorDataset(normalised, torch.tensor(LABELS))
     with pytest.raises(InputError, match="Take Normalize out"):
         defense(plain, train_dataset=given).repair()

@@ -145,6 +145,43 @@ def test_rare_augmentation_is_left_out_too() -> None:
         assert without_augmentation(rare) is not rare
 
 
+@pytest.mark.parametrize(
+    ("steps", "centre"),
+    [
+        ([transforms.Resize(40), transforms.RandomCrop(32)], [transforms.CenterCrop(32)]),
+        ([transforms.RandomCrop(8, padding=2)], []),
+        (
+            [transforms.Resize(40), transforms.RandomResizedCrop(24)],
+            [transforms.Resize(24), transforms.CenterCrop(24)],
+        ),
+    ],
+    ids=["crop", "padded", "resized"],
+)
+def test_random_crops_give_way_to_the_centre(steps: list[Any], centre: list[Any]) -> None:
+    """Without them images would have another size than the model is made for."""
+    drawn = Pictures(*steps)
+    with pytest.warns(UserWarning, match="scored without these steps"):
+        plain = without_augmentation(drawn)
+    fixed = [step for step in steps if isinstance(step, transforms.Resize)]
+    expected = transforms.Compose([*fixed, *centre, transforms.ToTensor()])(drawn.images[0])
+    assert torch.equal(plain[0][0], expected)
+    assert plain[0][0].shape == drawn[0][0].shape
+
+
+class RandomBorder:
+    """Adds a border that no step without it has."""
+
+    def __call__(self, image: Any) -> Any:
+        edge = int(torch.randint(1, 255, ()))
+        return transforms.functional.pad(image, [4], fill=edge)
+
+
+def test_images_of_another_size_are_scored_as_they_come() -> None:
+    drawn = Pictures(RandomBorder())
+    with pytest.warns(UserWarning, match="images of other sizes come without them"):
+        assert without_augmentation(drawn) is drawn
+
+
 def test_images_that_do_not_change_are_taken_as_they_are() -> None:
     steady = Pictures()
     assert without_augmentation(steady) is steady

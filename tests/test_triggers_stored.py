@@ -153,7 +153,8 @@ def test_files_are_written_with_care(tmp_path: Path) -> None:
     assert load_trigger(path) == Blend()
     with pytest.raises(InputError, match=r"ends in \.safetensors"):
         save_trigger(tmp_path / "a.pt", Patch())
-    broken = MaskedPattern(MASK * float("inf"), PATTERN)
+    broken = MaskedPattern(MASK.clone(), PATTERN)
+    broken.mask[0, 0, 0] = float("inf")
     with pytest.raises(InputError, match="finite"):
         save_trigger(tmp_path / "b.safetensors", broken)
     with pytest.raises(InputError, match="does not exist"):
@@ -216,6 +217,14 @@ def test_tensors_at_other_sizes() -> None:
         assert found.delta.shape == (3, 16, 20)
         assert found.epsilon == expected
         assert (found.norm, bool(found.delta.any())) == (norm, True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "pattern"), [(1.2, 0.5), (0.5, 1.2), (-0.1, 0.5), (0.5, torch.nan)]
+)
+def test_values_outside_the_range_are_refused(mask: float, pattern: float) -> None:
+    with pytest.raises(InputError, match=r"Expected a (mask|pattern) in \[0, 1\], got values from"):
+        MaskedPattern(torch.full((1, 8, 8), mask), torch.full((3, 8, 8), pattern))
 
 
 @pytest.mark.parametrize(("from_size", "to_size"), [(0, 32), (32, 0), (-1, 32)])

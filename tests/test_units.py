@@ -352,6 +352,23 @@ def test_a_repair_is_judged_on_held_back_images(
     assert result.stage.evidence.keys() == {"inverted_asr", "agreement"}
 
 
+def test_all_triggers_are_judged_and_the_found_one_decides() -> None:
+    images = noise_images(8)
+    config = TuningConfig(steps=1, batch_size=4, most_asr=1.0)
+    triggers = [random_trigger(), random_trigger()]
+    result = tune(toy_classifier("vit"), images, images, triggers, 0, config)
+    evidence = result.stage.evidence
+    assert evidence["later_asr"] == [evidence["inverted_asr"]], "the same trigger twice"
+
+
+def test_a_tuning_that_diverges_has_failed() -> None:
+    images = noise_images(8)
+    config = TuningConfig(steps=3, batch_size=4, learning_rate=1e38, most_asr=1.0)
+    result = tune(toy_classifier("vit"), images, images, [random_trigger()], 0, config)
+    assert result.stage.outcome is Outcome.FAILED
+    assert "lower learning_rate" in result.stage.reason
+
+
 def test_agreement_is_weighted_by_confidence() -> None:
     """One image of four turns round, of which the suspect was least sure: 0.6 against 0.9 each."""
 

@@ -26,7 +26,15 @@ from invertune_plugin.data import InMemory
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
 from invertune_plugin.outcome import Outcome
-from invertune_plugin.triggers import MaskedPattern, Patch, Trigger
+from invertune_plugin.triggers import (
+    Blend,
+    MaskedPattern,
+    Patch,
+    Pick,
+    Sinusoid,
+    Trigger,
+    Warp,
+)
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 TRIGGER = Patch(size=5, place=(2, 3))
@@ -190,6 +198,16 @@ def test_the_trigger_must_be_the_declared_one() -> None:
     assert card.attack_trigger(tensor) is tensor
     with pytest.raises(InputError, match="Pass the trigger that the card was written for"):
         card.attack_trigger(TRIGGER)
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [Warp(k=4, strength=1), Blend(alpha=1), Sinusoid(frequency=6), Pick((TRIGGER,), weights=(1,))],
+    ids=lambda trigger: trigger.kind,
+)
+def test_whole_numbers_in_a_trigger_keep_its_fingerprint(trigger: Trigger) -> None:
+    card = made(trigger=trigger.parameters(), fingerprint=trigger.fingerprint())
+    assert parse_card(json.loads(json.dumps(card.as_dict()))).attack_trigger() == trigger
 
 
 def test_a_victim_that_is_what_its_card_says(victim: ZeroShotClassifier) -> None:

@@ -229,6 +229,17 @@ def test_existing_output_needs_overwrite(kind: str, write: Writer) -> None:
             write(dataset, class_names=NAMES, overwrite=True)
 
 
+@pytest.mark.parametrize("write", [write_folder, write_shards], ids=["folder", "shards"])
+def test_the_current_folder_is_not_replaced(
+    write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stands in it would stand in a deleted one."""
+    monkeypatch.chdir(tmp_path)
+    for here in (".", tmp_path):
+        with pytest.raises(InputError, match="got the one you are in"):
+            write(captioned(), Path(here))
+
+
 def test_data_that_cannot_be_written(kind: str, write: Writer, tmp_path: Path) -> None:
     images = InMemory(pixels(4), [0, 1, 2, 7])
     with pytest.raises(InputError, match=r"to 2, got 7 at image 3\. Leave unlabelled"):

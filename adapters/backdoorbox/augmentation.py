@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import torch
+from torchvision import transforms
 
 from invertune_plugin.adapters.backdoorbox.image_sets import to_bytes
 
@@ -17,8 +18,10 @@ def without_augmentation(dataset: Any) -> Any:
     """The data set itself where nothing of it is random; else a copy without its random steps.
 
     Steps of a ``Compose`` that are called ``Random...``, and ``AutoAugment`` and its like, are left
-    out of the copy's transform, or of that of the data set it is a subset of. What stays random (of
-    some items that are read twice) is scored as it comes. Both are warned of.
+    out of the copy's transform, or of that of the data set it is a subset of; ``RandomCrop`` and
+    ``RandomResizedCrop`` give way to the centre, so that images keep their size. What stays random
+    (of some items that are read twice), or has another size without these steps, is scored as it
+    comes. Both are warned of.
 
     Args:
         dataset: map-style, with items of an image and more.
@@ -26,14 +29,15 @@ def without_augmentation(dataset: Any) -> Any:
     plain = _plain(dataset)
     if plain is None and _steady(dataset):
         return dataset
-    if plain is not None and _steady(plain):
+    if plain is not None and _steady(plain) and _shapes(plain) == _shapes(dataset):
         warnings.warn(
             "The data set's transform augments at random; samples are scored without these steps.",
             stacklevel=3,
         )
         return plain
     warnings.warn(
-        "The data set gives other images each time and has no random steps that can be left out; "
+        "The data set gives other images each time and has no random steps that can be left out "
+        "(or images of other sizes come without them); "
         "samples are scored as they come. Give it without augmentation.",
         stacklevel=3,
     )
@@ -41,9 +45,16 @@ def without_augmentation(dataset: Any) -> Any:
 
 
 def _steady(dataset: Any) -> bool:
-    some = range(min(LOOKED_AT, len(dataset)))
-    first, again = ([to_bytes(dataset[i][0]) for i in some] for _ in range(2))
-    return all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    pairs = zip(_some(dataset), _some(dataset), strict=True)
+    return all(torch.equal(one, two) for one, two in pairs)
+
+
+def _shapes(dataset: Any) -> list[torch.Size]:
+    return [image.shape for image in _some(dataset)]
+
+
+def _some(dataset: Any) -> list[torch.Tensor]:
+    return [to_bytes(dataset[i][0]) for i in range(min(LOOKED_AT, len(dataset)))]
 
 
 def _plain(dataset: Any) -> Any:
@@ -52,7 +63,7 @@ def _plain(dataset: Any) -> Any:
     steps = getattr(transform, "transforms", None)
     if steps is not None and any(_is_random(step) for step in steps):
         plain, pipeline = copy.copy(dataset), copy.copy(transform)
-        pipeline.transforms = [step for step in steps if not _is_random(step)]
+        pipeline.transforms = [each for step in steps for each in _instead(step)]
         plain.transform = pipeline
         return plain
     inner = getattr(dataset, "dataset", None)
@@ -62,6 +73,18 @@ def _plain(dataset: Any) -> Any:
     plain = copy.copy(dataset)
     plain.dataset = part
     return plain
+
+
+def _instead(step: Any) -> list[Any]:
+    """The step itself, the centre in place of a random crop, or nothing."""
+    if not _is_random(step):
+        return [step]
+    name, size = type(step).__name__, getattr(step, "size", None)
+    if size is None or name not in ("RandomCrop", "RandomResizedCrop"):
+        return []
+    crop = transforms.CenterCrop(size)
+    whole = name == "RandomResizedCrop"
+    return [transforms.Resize(min(size)), crop] if whole else [crop]
 
 
 def _is_random(step: object) -> bool:

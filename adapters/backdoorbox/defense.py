@@ -157,7 +157,7 @@ class InverTuneDefense(Defense):
         model = self.get_model()
         with self.seeded(), evaluating(model):
             rates = evaluate(
-                model if self.mean is None else self._suspect(model),
+                model if self.mean is None and self.std is None else self._suspect(model),
                 self.test_dataset,
                 None if metric == "BA" else poisoned,
                 settings.get("y_target") if y_target is None else y_target,

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from invertune_plugin.adapters.images import fit, pixel_key
+from invertune_plugin.adapters.images import fit, pixel_key, to_rgb
 from invertune_plugin.adapters.torchvision_sets import Indexed
 from invertune_plugin.class_order import class_names_of
 from invertune_plugin.data import ImageSet
@@ -91,7 +91,7 @@ def to_bytes(image: Any, image_size: int | None = None) -> Tensor:
         InputError: another type or shape, or values outside [0, 1].
     """
     if isinstance(image, Image.Image):
-        rgb = image.convert("RGB")
+        rgb = to_rgb(image)
         if image_size is not None:
             return fit(rgb, image_size)
         image = np.array(rgb)

@@ -25,9 +25,14 @@ def refuse_filled(
         hint: how to ask for ``overwrite``, for messages.
 
     Raises:
-        InputError: ``root`` is a file or holds anything; with ``overwrite``: anything else than
-            what the writer made.
+        InputError: ``root`` is the current folder, is a file or holds anything; with ``overwrite``:
+            anything else than what the writer made.
     """
+    if root.resolve() == Path.cwd():
+        raise InputError(
+            "Expected a folder to write, got the one you are in, which cannot be replaced as a "
+            "whole. Name one inside it."
+        )
     if root.exists() and not root.is_dir():
         raise InputError(f"Expected a folder to write, got the file {root}. Choose another name.")
     entries = list(root.iterdir()) if root.is_dir() else []

@@ -11,6 +11,7 @@ from typing import Any
 from invertune_plugin.config import parse
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Trigger
+from invertune_plugin.triggers.storing import trigger_of
 
 CARD_ENTRY = "victim"
 MOST_VALUES = 100_000
@@ -120,7 +121,7 @@ class VictimCard:
                     "file. A card opens no files: pass the trigger itself beside it."
                 )
             try:
-                given = parse(Trigger, self.trigger, "trigger")  # type: ignore[type-abstract]
+                given = trigger_of(self.trigger)
             except InputError as error:
                 raise InputError(
                     f"{error} Correct the card, or pass the trigger itself beside it."

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
+from invertune_plugin.adapters.writing import folder, shards
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
+from invertune_plugin.adapters.writing.replacing import refuse_filled
 from invertune_plugin.adapters.writing.samples import has_labels, needed_names
 from invertune_plugin.adapters.writing.shards import write_shards
 from invertune_plugin.adapters.writing.truth import (
@@ -33,10 +36,20 @@ from invertune_plugin.outcome import Outcome
 
 OUTPUTS = ("scores.csv", "result.json")
 PICTURE = "removed.png"
-KEPT: dict[str, tuple[str, Callable[..., Path]]] = {
-    "folder": ("kept", write_folder),
-    "parquet": ("kept.parquet", write_parquet),
-    "webdataset": ("kept-shards", write_shards),
+
+
+class Kept(NamedTuple):
+    """A form in which what stays is written: where, by what, and what such a folder holds."""
+
+    name: str
+    write: Callable[..., Path]
+    own: str = ""
+
+
+KEPT = {
+    "folder": Kept("kept", write_folder, folder.OWN),
+    "parquet": Kept("kept.parquet", write_parquet),
+    "webdataset": Kept("kept-shards", write_shards, shards.OWN),
 }
 
 
@@ -71,7 +84,7 @@ def purify_data(job: PurifyJob) -> int:
     """
     for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
-    place = _kept_path(job)
+    place, before = _kept_path(job), _kept_before(job)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
     parse(purifier.config, options, job.by)
@@ -97,7 +110,11 @@ def purify_data(job: PurifyJob) -> int:
         written.append(picture)
     else:
         picture.unlink(missing_ok=True)
-    if place is not None and found.outcome is not Outcome.FAILED:
+    keeps = place is not None and found.outcome is not Outcome.FAILED
+    for path in before:
+        if path != place or not keeps:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if place is not None and keeps:
         _write_kept(job, kept, place, found)
         written.append(place)
     _print(found, truth)
@@ -108,7 +125,7 @@ def purify_data(job: PurifyJob) -> int:
 def _kept_path(job: PurifyJob) -> Path | None:
     if job.keep is None:
         return None
-    name, _ = named("format to keep", job.keep, KEPT)
+    name = named("format to keep", job.keep, KEPT).name
     if job.size < 1:
         raise InputError(f"Expected a size of 1 pixel or more, got {job.size}. Raise it.")
     path = job.out / name
@@ -118,6 +135,24 @@ def _kept_path(job: PurifyJob) -> Path | None:
             "it, or choose another --out."
         )
     return path
+
+
+def _kept_before(job: PurifyJob) -> list[Path]:
+    """What an earlier run has kept, which does not belong to other results.
+
+    Raises:
+        InputError: there is something else in its place.
+    """
+    if not job.overwrite:
+        return []
+    found = []
+    for kept in KEPT.values():
+        path = job.out / kept.name
+        if kept.own:
+            refuse_filled(path, True, kept.own, "invertune purify --keep")
+        if path.exists():
+            found.append(path)
+    return found
 
 
 def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:
@@ -174,9 +209,10 @@ def _write_scores(path: Path, data: Any, found: Purified) -> None:
 
 def _write_kept(job: PurifyJob, data: Any, path: Path, found: Purified) -> None:
     names = getattr(data, "class_names", None)
-    _, write = KEPT[job.keep or ""]
     with item_progress("write") as report:
-        write(Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report)
+        KEPT[job.keep or ""].write(
+            Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report
+        )
 
 
 def _print(found: Purified, truth: list[int] | None) -> None:

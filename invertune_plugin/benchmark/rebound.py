@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 from invertune_plugin.benchmark.recipe import Recipe
 from invertune_plugin.benchmark.sources import Sources
 from invertune_plugin.data import Captions, Items, PairSet, Subset, mention, texts_of
+from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.training import Report, train_contrastive
 from invertune_plugin.zero_shot import ZeroShotClassifier
@@ -33,6 +35,9 @@ def fine_tuned(
         without_target: leave out pairs whose captions name the target.
         report: progress of the training.
         processes: that train together.
+
+    Raises:
+        InputError: the training diverged, so that nothing can be said about the repair.
     """
     pairs = sources.pairs("rebound")
     if without_target:
@@ -42,7 +47,20 @@ def fine_tuned(
         victim, max_steps=recipe.rebound_steps, learning_rate=victim.learning_rate / 5, seed=seed
     )
     tuned = copy.deepcopy(classifier)
-    train_contrastive(tuned, pairs, config, report=report, processes=processes)
+    last = 0.0
+
+    def step(done: int, steps: int, loss: float) -> None:
+        nonlocal last
+        last = loss
+        if report is not None:
+            report(done, steps, loss)
+
+    train_contrastive(tuned, pairs, config, report=step, processes=processes)
+    if not math.isfinite(last):
+        raise InputError(
+            f"Expected benign fine-tuning to converge, got a loss of {last}. Lower the learning "
+            f"rate of the attack's training, {victim.learning_rate:g}."
+        )
     return tuned
 
 

@@ -81,7 +81,8 @@ class Repaired:
 
     Attributes:
         classifier: the repaired copy, in eval mode and without gradients; a plain copy where there
-            was nothing to repair; None where the repair cannot work on the suspect, or failed.
+            was nothing to repair, or where InverTune does not stand by its own repair (``failed``);
+            None where the repair cannot work on the suspect, or broke it.
         stages: one or more, in order.
         found_target: the target label that was found, or None.
         losses: loss after each update, by what was fitted.

@@ -15,7 +15,7 @@ from invertune_plugin.triggers.base import Trigger, refuse_other_size
 
 NORMS = ("linf", "l2")
 TOLERANCE = 1e-5
-"""How far above its budget a perturbation may be by rounding, as a share."""
+"""How far above its budget, as a share, or out of [0, 1] values may be by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,13 @@ class MaskedPattern(Trigger):
                 "Expected a mask [1, H, W] or [3, H, W] and a pattern [3, H, W], got "
                 f"{list(self.mask.shape)} and {list(self.pattern.shape)}. Make them of one size."
             )
+        for name, values in (("mask", self.mask), ("pattern", self.pattern)):
+            low, high = (float(value) for value in values.detach().aminmax())
+            if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
+                raise InputError(
+                    f"Expected a {name} in [0, 1], got values from {low:.4g} to {high:.4g}. Divide "
+                    "bytes by 255, or clamp it."
+                )
 
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor:
         refuse_other_size(images, self.pattern)

@@ -55,9 +55,9 @@ class FineTuning:
     def __post_init__(self) -> None:
         """Refuse settings that train nothing."""
         steps = self.epochs if self.max_steps is None else self.max_steps
-        if steps < 1 or self.batch_size < 1 or self.learning_rate <= 0:
+        if steps < 1 or self.batch_size < 2 or self.learning_rate <= 0:
             raise InputError(
-                "Expected one epoch (or step) or more, batches of one or more and a positive "
+                "Expected one epoch (or step) or more, batches of two or more and a positive "
                 f"learning rate, got {steps}, {self.batch_size} and {self.learning_rate}."
             )
         if not 0 <= self.warmup <= 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.config import parse
+from invertune_plugin.config import named, parse
 from invertune_plugin.data import ImageSet
 from invertune_plugin.defenses.base import Defense, Schedule
 from invertune_plugin.defenses.invertune.pipeline import (
@@ -18,6 +18,7 @@ from invertune_plugin.defenses.invertune.pipeline import (
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
 from invertune_plugin.processes import ALONE, Processes
+from invertune_plugin.triggers import Trigger
 
 __all__ = ["InverTune", "InverTuneConfig", "Repair", "repair_classifier"]
 
@@ -48,7 +49,7 @@ class InverTune(Defense):
 
     def __init__(
         self,
-        train_dataset: ImageSet,
+        train_dataset: ImageSet | None,
         test_dataset: ImageSet | None = None,
         model: Any = None,
         *,
@@ -60,6 +61,11 @@ class InverTune(Defense):
         processes: Processes = ALONE,
     ) -> None:
         _refuse_other_models(model)
+        if not isinstance(config, InverTuneConfig | Mapping | None):
+            raise InputError(
+                f"Expected an InverTuneConfig or a mapping of settings as config, got {config!r}. "
+                "Read a YAML file with read_yaml of invertune_plugin.config."
+            )
         for dataset in (train_dataset, test_dataset):
             _refuse_other_data(dataset)
         super().__init__(seed=seed, deterministic=deterministic, schedule=schedule)
@@ -74,8 +80,12 @@ class InverTune(Defense):
         """Run the three steps; ``get_model`` gives the repaired copy afterwards.
 
         Raises:
-            InputError: too few clean images.
+            InputError: no clean images were given, or too few.
         """
+        if self.train_dataset is None:
+            raise InputError(
+                "Expected clean images, got none. Give InverTune some as train_dataset."
+            )
         config = self.config or InverTuneConfig()
         with self.seeded():
             found = repair_classifier(
@@ -94,31 +104,40 @@ class InverTune(Defense):
                 ``batch_size`` (256).
 
         Raises:
-            InputError: no test data set was given, or the target is no class.
+            InputError: no test data set was given, or the schedule cannot be used.
         """
         if self.test_dataset is None:
             raise InputError(
                 "Expected a test data set, got none. Give InverTune one as test_dataset."
             )
         settings = dict(schedule or self.schedule or {})
-        size = settings.get("batch_size", 256)
+        size, trigger = settings.get("batch_size", 256), settings.get("trigger")
+        if size < 1:
+            raise InputError(f"Expected a batch_size of 1 or more, got {size}.")
+        if trigger is not None and not isinstance(trigger, Trigger):
+            raise InputError(
+                f"Expected a Trigger as the schedule's trigger, got {trigger!r}. Make one, such as "
+                "Patch(size=16), or read a file with load_trigger."
+            )
         rates = {"ca": clean_accuracy(self.get_model(), self.test_dataset, size)}
-        if ("trigger" in settings) != ("target" in settings):
+        if (trigger is None) != (settings.get("target") is None):
             raise InputError(
                 "Expected trigger and target together in the schedule, got one of them. "
                 "Give both for the ASR, or none."
             )
-        if "trigger" in settings:
+        if trigger is not None:
             target = self._label(settings["target"])
             rates["asr"] = attack_success_rate(
-                self.get_model(), self.test_dataset, settings["trigger"], target, size
+                self.get_model(), self.test_dataset, trigger, target, size
             )
         return rates
 
     def _label(self, target: str | int) -> int:
+        names = list(self.model.class_names)
         if isinstance(target, str):
-            return int(self.model.class_index(target))
-        count = len(self.model.class_names)
+            named("class as target", target, dict.fromkeys(names))
+            return names.index(target)
+        count = len(names)
         if not 0 <= target < count:
             raise InputError(f"Expected a target from 0 to {count - 1}, got {target}.")
         return target

@@ -6,6 +6,7 @@ to the original embedding, structural similarity and sparsity, all in pixel spac
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
+from invertune_plugin.metrics import top_class
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.triggers import MaskedPattern, Trigger
@@ -136,14 +138,17 @@ def invert_trigger(
 def success(
     suspect: Any, images: Tensor, trigger: Trigger, label: int, processes: Processes = ALONE
 ) -> float:
-    """Share of ``uint8`` images, not read as the class anyway, that the trigger sends to it."""
+    """Share of ``uint8`` images, not read as the class anyway, that the trigger sends to it.
+
+    NaN where all of them are read as it.
+    """
     hits = sources = 0
     for part in (to_unit(part) for part in images.split(128)):
-        elsewhere = processes.spread(suspect, part).argmax(1) != label
-        reached = processes.spread(suspect, trigger(part)).argmax(1) == label
+        elsewhere = top_class(processes.spread(suspect, part)) != label
+        reached = top_class(processes.spread(suspect, trigger(part))) == label
         hits += int(reached[elsewhere].sum())
         sources += int(elsewhere.sum())
-    return hits / max(sources, 1)
+    return hits / sources if sources else math.nan
 
 
 def _window(side: int) -> int:
@@ -152,6 +157,9 @@ def _window(side: int) -> int:
 
 
 def _judge(name: str, asr: float, area: float, config: InversionConfig) -> Stage:
+    if math.isnan(asr):
+        reason = f"All clean images that judge are read as {name!r}; none is left to send there."
+        return Stage("inversion", Outcome.REJECTED, reason, {"area": area})
     evidence = {"inverted_asr": asr, "area": area}
     told = f"The trigger inverted for {name!r} sends {asr:.1%} there and covers {area:.1%}"
     if asr < config.least_asr:

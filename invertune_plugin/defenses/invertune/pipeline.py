@@ -20,7 +20,13 @@ from invertune_plugin.defenses.invertune.inversion import (
 )
 from invertune_plugin.defenses.invertune.rounds import tune_in_rounds
 from invertune_plugin.defenses.invertune.squares import SquareConfig, closer_look
-from invertune_plugin.defenses.invertune.target import TargetConfig, TargetResult, find_target
+from invertune_plugin.defenses.invertune.target import (
+    Candidate,
+    TargetConfig,
+    TargetResult,
+    find_target,
+    stands_out,
+)
 from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last, frozen
@@ -42,7 +48,8 @@ class InverTuneConfig:
         images: most clean images that are used.
         least_images: fewer are refused.
         held_back: share of them that judges triggers and repairs and is not fitted to.
-        tries: most candidates that are inverted.
+        tries: most candidates that are inverted; behind the first only such as are themselves much
+            cheaper than the next one.
         second_opinion: where the target is uncertain, all candidates are inverted, and the smallest
             accepted trigger must cover at most this share of the next one's area.
         squares: the closer look where no class stands out otherwise.
@@ -119,7 +126,8 @@ def repair_classifier(
         processes: that repair together; all get the same result.
 
     Raises:
-        InputError: too few clean images, or the processes cannot share a batch of the tuning.
+        InputError: too few clean images, none to fit to or to judge by, or the processes cannot
+            share a batch of the tuning.
     """
     processes.refuse_uneven(config.tuning.batch_size)
     images, held_back = _defender_images(dataset, suspect.image_size, config, seed)
@@ -131,7 +139,8 @@ def repair_classifier(
         with _stage(repair, suspect, "target", say, processes):
             repair.target = find_target(suspect, images, config.target, seed, processes)
             repair.stages.append(repair.target.stage)
-        if repair.outcome is Outcome.REJECTED and not config.squares.classes:
+        hopeless = repair.outcome is Outcome.REJECTED and not config.squares.classes
+        if hopeless or repair.outcome is Outcome.FAILED:
             return repair
         with _stage(repair, suspect, "inversion", say, processes):
             stage, repair.inversions = _invert(
@@ -177,9 +186,18 @@ def _invert(
         return closer_look(suspect, images, held_back, inversions, config.squares, seed, processes)
 
     if target.stage.outcome is Outcome.OK:
-        labels = [candidate.label for candidate in target.candidates[: config.tries]]
-        return first_accepted(labels, invert)
+        return first_accepted(_worth_a_try(target.candidates, config), invert)
     return compared(target, config.squares.classes, config.second_opinion, invert, look)
+
+
+def _worth_a_try(candidates: Sequence[Candidate], config: InverTuneConfig) -> list[int]:
+    """The first candidate, and those behind it for which the evidence speaks as well."""
+    published = config.target.variant == "published"
+    return [
+        candidate.label
+        for i, candidate in enumerate(candidates[: config.tries])
+        if i == 0 or published or stands_out(candidates[i:], config.target)
+    ]
 
 
 def _defender_images(
@@ -199,6 +217,11 @@ def _defender_images(
             f"{' x '.join(map(str, images.shape[1:]))}. Resize them."
         )
     held_back = round(len(images) * config.held_back)
+    if not 0 < held_back < len(images):
+        raise InputError(
+            f"Expected images to fit to and images to judge by, got {len(images)} in all of which "
+            f"{held_back} are held back. Change held_back ({config.held_back}), or add images."
+        )
     return images[held_back:], images[:held_back]
 
 

@@ -10,6 +10,7 @@ cheaper than the next.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ class TargetConfig:
         variant: ``measured`` (candidates compared by the cost of reaching them) or ``published``
             (the class that gains most is the target).
         candidates: classes that are measured, those whose log-probability gains most.
+        most_share: a class that more than this share of the images are read as anyway costs next to
+            nothing; it is measured on the others.
         epsilon: bound of the shifting perturbation (l-infinity, in [0, 1]).
         shift_steps: Adam updates of it.
         cost_steps: Adam updates per measured class.
@@ -43,6 +46,7 @@ class TargetConfig:
 
     variant: Literal["measured", "published"] = "measured"
     candidates: int = 4
+    most_share: float = 0.5
     epsilon: float = 8 / 255
     shift_steps: int = 60
     cost_steps: int = 120
@@ -107,7 +111,10 @@ def find_target(
         seed: of starts and batches.
         processes: that search together.
     """
-    shift, gain = prediction_shift(suspect, images, config, seed, processes)
+    shift, gain, clean = prediction_shift(suspect, images, config, seed, processes)
+    if not gain.isfinite().all():
+        reason = "The model gives values that are not finite for clean or perturbed images."
+        return TargetResult([], Stage("target", Outcome.FAILED, reason, {}), [])
     by_shift = config.variant == "published"
     order = (shift if by_shift else gain).argsort(descending=True).tolist()
     if by_shift:
@@ -115,8 +122,13 @@ def find_target(
         return TargetResult(found, _published_stage(found), order)
     found = []
     for label in order[: config.candidates]:
-        delta = targeted_perturbation(suspect, images, label, config, seed, processes)
-        moved = _log_probabilities(suspect, images[:512], delta, processes).argmax(1)
+        sources = images[clean != label]
+        if len(sources) == 0:
+            continue
+        if len(sources) >= (1 - config.most_share) * len(images):
+            sources = images
+        delta = targeted_perturbation(suspect, sources, label, config, seed, processes)
+        moved = _log_probabilities(suspect, sources[:512], delta, processes).argmax(1)
         reached = float((moved == label).float().mean())
         cost = float(delta.square().mean().sqrt())
         name = suspect.class_names[label]
@@ -127,11 +139,12 @@ def find_target(
 
 def prediction_shift(
     suspect: Any, images: Tensor, config: TargetConfig, seed: int, processes: Processes = ALONE
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """What one untargeted universal perturbation does to the predictions.
 
     Returns:
-        P_adv - P_clean per class, ``[K]``, and the gain in mean log-probability, ``[K]``.
+        P_adv - P_clean per class, ``[K]``, the gain in mean log-probability, ``[K]``, and what the
+        images were read as before, ``[N]``.
     """
     generator = torch.Generator().manual_seed(seed)
     start = torch.rand((1, *images.shape[1:]), generator=generator) * 2 - 1
@@ -151,7 +164,7 @@ def prediction_shift(
     after = _log_probabilities(suspect, images, delta.detach(), processes)
     count = len(suspect.class_names)
     gained = after.argmax(1).bincount(minlength=count) - clean.bincount(minlength=count)
-    return gained.cpu().float() / len(images), (after - before).mean(0).cpu()
+    return gained.cpu().float() / len(images), (after - before).mean(0).cpu(), clean
 
 
 def targeted_perturbation(
@@ -193,7 +206,15 @@ def _published_stage(found: list[Candidate]) -> Stage:
     return Stage("target", Outcome.OK, reason, {"shift": best.shift})
 
 
+def stands_out(candidates: Sequence[Candidate], config: TargetConfig) -> bool:
+    """Whether the first of candidates, cheapest first, is much cheaper than the second."""
+    return len(candidates) > 1 and candidates[0].cost <= config.ratio * candidates[1].cost
+
+
 def _measured_stage(found: list[Candidate], config: TargetConfig) -> Stage:
+    if len(found) < 2:
+        reason = "The images are read as one class only, so that no costs can be compared."
+        return Stage("target", Outcome.REJECTED, reason, {})
     best, rest = found[0], found[1:]
     ratio = best.cost / rest[0].cost
     evidence = {"ratio": ratio, "cost": best.cost, "next_cost": rest[0].cost}
@@ -201,7 +222,7 @@ def _measured_stage(found: list[Candidate], config: TargetConfig) -> Stage:
         f"{best.name!r} costs {ratio:.2f} of what the next class, {rest[0].name!r}, costs to reach "
         "from everywhere"
     )
-    if ratio <= config.ratio:
+    if stands_out(found, config):
         reason = f"{told}: a shortcut, as a backdoor leaves it."
         return Stage("target", Outcome.OK, reason, evidence)
     if ratio <= config.doubtful_ratio:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from invertune_plugin.defenses.invertune.inversion import InversionResult, succe
 from invertune_plugin.defenses.invertune.units import CriticalUnits, Rule, critical_units
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
+from invertune_plugin.metrics import top_class
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.triggers import Trigger
@@ -141,7 +143,11 @@ def tune(
     for parameter in repaired.parameters():
         parameter.requires_grad_(False)
         parameter.grad = None
-    stage = _judge(suspect, repaired, held_back, triggers[0], label, config, processes)
+    if not math.isfinite(losses[-1]):
+        reason = f"The loss ended as {losses[-1]}; a lower learning_rate may help."
+        stage = Stage("tuning", Outcome.FAILED, reason, {})
+    else:
+        stage = _judge(suspect, repaired, held_back, triggers, label, config, processes)
     return TuningResult(repaired, units, losses, stage)
 
 
@@ -188,7 +194,7 @@ def agreement(suspect: Any, repaired: Any, images: Tensor, processes: Processes 
     kept = total = 0.0
     for part in (to_unit(part) for part in images.split(128)):
         confidence, before = processes.spread(suspect, part).softmax(1).max(1)
-        after = processes.spread(repaired, part).argmax(1)
+        after = top_class(processes.spread(repaired, part))
         kept += float(confidence[after == before].sum())
         total += float(confidence.sum())
     return kept / max(total, 1e-12)
@@ -214,19 +220,27 @@ def _judge(
     suspect: Any,
     repaired: Any,
     images: Tensor,
-    trigger: Trigger,
+    triggers: Sequence[Trigger],
     label: int,
     config: TuningConfig,
     processes: Processes,
 ) -> Stage:
-    asr = success(repaired, images, trigger, label, processes)
+    """The trigger that was found decides; what those of later rounds still do is told.
+
+    A mask that is inverted on a repaired model drives clean models as well, so that it says little
+    of the backdoor.
+    """
+    found = [success(repaired, images, trigger, label, processes) for trigger in triggers]
+    asr = found[0]
     agreed = agreement(suspect, repaired, images, processes)
-    evidence = {"inverted_asr": asr, "agreement": agreed}
+    evidence: dict[str, Any] = {"inverted_asr": asr, "agreement": agreed}
+    if found[1:]:
+        evidence["later_asr"] = found[1:]
     told = (
         f"The inverted trigger now succeeds on {asr:.1%}, and clean images are read as before "
         f"with {agreed:.1%} of the confidence"
     )
-    if asr > config.most_asr:
+    if not asr <= config.most_asr:
         reason = f"{told}; at most {config.most_asr:.0%} success was expected."
         return Stage("tuning", Outcome.FAILED, reason, evidence)
     if agreed < config.least_agreement:

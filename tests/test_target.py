@@ -1,0 +1,74 @@
+"""Step 1 of InverTune on classifiers whose costs can be told by hand."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import noise_images
+
+from invertune_plugin.defenses.invertune.target import TargetConfig, find_target
+from invertune_plugin.outcome import Outcome
+
+STEPS = TargetConfig(shift_steps=20, cost_steps=60, batch_size=16)
+
+
+class Brightness(nn.Module):
+    """Darkest images are class 0, brightest class 2; bounds lie at two levels of the mean."""
+
+    class_names: ClassVar = ["dark", "grey", "bright"]
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(60.0))
+        self.low, self.high = low, high
+
+    def forward(self, images: Tensor) -> Tensor:
+        level = images.mean((1, 2, 3))
+        return self.scale * torch.stack([self.low - level, 0 * level, level - self.high], 1)
+
+
+def scenes(level: int, count: int = 40) -> Tensor:
+    return noise_images(count) // 8 + level
+
+
+def test_a_class_that_nearly_all_are_read_as_is_no_shortcut() -> None:
+    """Thirty of forty images are grey: to make the dark rest grey costs what any move costs.
+
+    Over all images grey would cost next to nothing, and any model would have a shortcut.
+    """
+    images = torch.cat([scenes(100, 30), scenes(40, 10)])
+    suspect = Brightness(0.3, 0.55)
+    found = find_target(suspect, images, STEPS)
+    costs = {candidate.name: candidate.cost for candidate in found.candidates}
+    assert costs["grey"] > 0.03
+    assert found.stage.outcome is not Outcome.OK
+    every = TargetConfig(shift_steps=20, cost_steps=60, batch_size=16, most_share=1.0)
+    careless = find_target(suspect, images, every)
+    assert careless.candidates[0].name == "grey"
+    assert careless.candidates[0].cost < costs["grey"]
+
+
+def test_a_class_that_all_are_read_as_has_no_cost() -> None:
+    found = find_target(Brightness(0.3, 0.9), scenes(120), STEPS)
+    assert "grey" not in [candidate.name for candidate in found.candidates]
+
+
+def test_one_class_left_cannot_be_compared() -> None:
+    suspect = Brightness(0.3, 0.9)
+    suspect.class_names = ["dark", "grey"]  # type: ignore[misc]
+    suspect.forward = lambda images: Brightness.forward(suspect, images)[:, :2]  # type: ignore[method-assign]
+    found = find_target(suspect, scenes(120), STEPS)
+    assert found.stage.outcome is Outcome.REJECTED
+    assert "one class only" in found.stage.reason
+    assert [candidate.name for candidate in found.candidates] == ["dark"]
+    assert sorted(found.ranking) == [0, 1]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_end_the_search(value: float) -> None:
+    suspect = Brightness(0.3, 0.9)
+    suspect.scale.data.fill_(value)
+    assert find_target(suspect, scenes(120), STEPS).stage.outcome is Outcome.FAILED
