@@ -1,7 +1,8 @@
-"""Step 1 of InverTune on classifiers whose costs can be told by hand."""
+"""Steps 1 and 2 of InverTune on classifiers whose costs can be told by hand."""
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import pytest
@@ -9,9 +10,16 @@ import torch
 from torch import Tensor, nn
 from toys import noise_images
 
+from invertune_plugin.defenses.invertune.inversion import (
+    InversionConfig,
+    invert_trigger,
+    success,
+)
 from invertune_plugin.defenses.invertune.target import TargetConfig, find_target
 from invertune_plugin.outcome import Outcome
+from invertune_plugin.triggers import MaskedPattern
 
+GREY = torch.full((3, 32, 32), 0.5)
 STEPS = TargetConfig(shift_steps=20, cost_steps=60, batch_size=16)
 
 
@@ -72,3 +80,21 @@ def test_values_that_are_not_finite_end_the_search(value: float) -> None:
     suspect = Brightness(0.3, 0.9)
     suspect.scale.data.fill_(value)
     assert find_target(suspect, scenes(120), STEPS).stage.outcome is Outcome.FAILED
+
+
+def test_no_trigger_is_believed_where_no_image_is_left_to_send() -> None:
+    """All held-back images are dark already: 0 of 0 is no success, and no evidence against one."""
+
+    class Encoder(Brightness):
+        def encode_image(self, images: Tensor) -> Tensor:
+            return self(images)
+
+        def logits_of(self, features: Tensor) -> Tensor:
+            return features
+
+    suspect, images = Encoder(0.3, 0.9), scenes(10)
+    assert math.isnan(success(suspect, images, MaskedPattern(torch.ones(1, 32, 32), GREY), 0))
+    found = invert_trigger(suspect, images, images, 0, InversionConfig(steps=2, batch_size=4))
+    assert found.stage.outcome is Outcome.REJECTED
+    assert "All clean images that judge are read as 'dark'" in found.stage.reason
+    assert found.asr == 0.0

@@ -131,7 +131,8 @@ def invert_trigger(
     asr = success(suspect, held_back, trigger, label, processes)
     area = float(trigger.mask.mean())
     stage = _judge(suspect.class_names[label], asr, area, config)
-    return InversionResult(label, trigger, asr, area, losses, stage)
+    reached = 0.0 if math.isnan(asr) else asr
+    return InversionResult(label, trigger, reached, area, losses, stage)
 
 
 @torch.no_grad()

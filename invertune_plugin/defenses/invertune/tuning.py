@@ -233,6 +233,9 @@ def _judge(
     found = [success(repaired, images, trigger, label, processes) for trigger in triggers]
     asr = found[0]
     agreed = agreement(suspect, repaired, images, processes)
+    if math.isnan(asr):
+        reason = "All clean images that judge are read as the target; none is left to send there."
+        return Stage("tuning", Outcome.FAILED, reason, {"agreement": agreed})
     evidence: dict[str, Any] = {"inverted_asr": asr, "agreement": agreed}
     if found[1:]:
         evidence["later_asr"] = found[1:]
@@ -240,7 +243,7 @@ def _judge(
         f"The inverted trigger now succeeds on {asr:.1%}, and clean images are read as before "
         f"with {agreed:.1%} of the confidence"
     )
-    if not asr <= config.most_asr:
+    if asr > config.most_asr:
         reason = f"{told}; at most {config.most_asr:.0%} success was expected."
         return Stage("tuning", Outcome.FAILED, reason, evidence)
     if agreed < config.least_agreement:
