@@ -15,7 +15,8 @@ from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 from toys import NAMES, noise_images, toy_classifier
 
-from invertune_plugin.adapters.shapes import draw_scenes
+from invertune_plugin.adapters.datasets import image_set
+from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
 from invertune_plugin.benchmark.victims import shipped_victims, victim_recipe
 from invertune_plugin.data import ClassCaptions, InMemory
 from invertune_plugin.errors import InputError
@@ -52,9 +53,17 @@ def test_the_code_on_the_page_runs() -> None:
     images = InMemory(noise_images(40), [i % len(NAMES) for i in range(40)])
     pairs = ClassCaptions(images, NAMES, ("a photo of a {} .",))
     scope: dict[str, Any] = {"clean": toy_classifier("rn"), "pairs": pairs, "images": images}
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     exec(code, scope)
     assert len(scope["victim"].poisoned.poisoned) == 4
+
+
+def test_labelled_scenes_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace("2000", "60"), {})
+    assert image_set("labelled", 32, SHAPES).texts[0] == 0
+    assert {path.name.split("-")[1] for path in (tmp_path / "labelled").iterdir()} == set(SHAPES)
 
 
 def test_fixed_triggers_have_a_small_picture(pictures: ModuleType) -> None:

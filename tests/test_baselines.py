@@ -177,7 +177,7 @@ def test_an_unknown_repair_names_the_nearest() -> None:
         ("fine_tuning", {"seed": 1}, "fine_tuning.seed"),
         ("clean_clip", {"in_modal_weight": 0}, "a positive in_modal_weight, got 0"),
         ("clean_clip", {"crop": 0}, "crop and word_share above 0"),
-        ("clean_clip", {"batch_size": 0}, "batches of one or more"),
+        ("clean_clip", {"batch_size": 0}, "batches of two or more"),
         ("par", {"tau": 5}, "got 0.5, 10.0 and 5"),
         ("par", {"push": -1}, "a positive push"),
         ("par", {"epochs": "many"}, "another value for par.epochs"),

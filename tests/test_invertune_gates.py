@@ -428,7 +428,7 @@ def test_the_real_steps_fit_together(tower: str) -> None:
     again = found.stages[1].passes
     told = 2 * 4
     assert found.stages[2].passes == 2 * (units + tuning + judging) + again + told
-    assert len(found.stages[2].evidence["later_asr"]) == 1
+    assert 0 <= found.stages[2].evidence["later_asr"] <= 1
     assert found.classifier is not None
 
 

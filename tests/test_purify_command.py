@@ -285,3 +285,20 @@ def test_existing_output_needs_overwrite(purify: Command, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "scores.csv").read_bytes() == before
     again = {"keep": "parquet", "size": 32, "overwrite": True}
     assert purify(by="none", config=None, **again)[0] == 0
+
+
+def test_the_page_trains_a_model_on_a_poisoned_set(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/flare.md, on a tower small enough for a test."""
+    page = (Path(__file__).parent.parent / "docs" / "flare.md").read_text(encoding="utf-8")
+    code = page.split("Where there is none yet:")[1].split("```python")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(lab / "pairs", "poisoned")
+    shutil.copy(lab / "classes.txt", ".")
+    name = str(lab / "vit.json")
+    exec(
+        code.replace('"RN50", "openai"', repr(name)).replace("batch_size=128", "batch_size=32"), {}
+    )
+    before, after = load_clip(lab / "vit.json"), load_clip(None, "trained.safetensors")
+    assert after.image_size == before.image_size

@@ -358,7 +358,7 @@ def test_all_triggers_are_judged_and_the_found_one_decides() -> None:
     triggers = [random_trigger(), random_trigger()]
     result = tune(toy_classifier("vit"), images, images, triggers, 0, config)
     evidence = result.stage.evidence
-    assert evidence["later_asr"] == [evidence["inverted_asr"]], "the same trigger twice"
+    assert evidence["later_asr"] == evidence["inverted_asr"], "the same trigger twice"
 
 
 def test_a_tuning_that_diverges_has_failed() -> None:

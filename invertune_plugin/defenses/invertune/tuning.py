@@ -236,9 +236,9 @@ def _judge(
     if math.isnan(asr):
         reason = "All clean images that judge are read as the target; none is left to send there."
         return Stage("tuning", Outcome.FAILED, reason, {"agreement": agreed})
-    evidence: dict[str, Any] = {"inverted_asr": asr, "agreement": agreed}
+    evidence = {"inverted_asr": asr, "agreement": agreed}
     if found[1:]:
-        evidence["later_asr"] = found[1:]
+        evidence["later_asr"] = max(found[1:])
     told = (
         f"The inverted trigger now succeeds on {asr:.1%}, and clean images are read as before "
         f"with {agreed:.1%} of the confidence"
