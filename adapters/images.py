@@ -16,6 +16,7 @@ from torch import Tensor
 from invertune_plugin.errors import InputError
 
 MAX_ASPECT = 64
+TIFF_BITS = 258
 _BROKEN = (
     OSError,
     SyntaxError,
@@ -45,7 +46,7 @@ def open_rgb(source: bytes | Path | BinaryIO) -> Image.Image:
     Raises:
         UnreadableImage: Pillow cannot read it to its end, its long side is more than
             ``MAX_ASPECT`` times its short one (resizing it would take gigabytes), or its pixels are
-            floats or 32-bit integers, whose white is unknown.
+            floats or wide integers whose white is unknown.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
@@ -65,20 +66,32 @@ def open_rgb(source: bytes | Path | BinaryIO) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any mode in RGB, 8 bits a channel.
+    """An image as files have them in RGB, 8 bits a channel.
 
     Raises:
-        UnreadableImage: its pixels are floats, or integers of more than 16 bits.
+        UnreadableImage: its pixels are floats, or integers of which nobody says what white is.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        grey = np.asarray(image).astype(np.int64) >> 8
-        image = Image.fromarray(grey.astype(np.uint8))
-    elif image.mode in ("I", "F"):
+    bits = _bits(image)
+    if bits is None:
         raise UnreadableImage(
-            "an image of 8 or 16 bits a channel", f"one whose pixels are of Pillow's {image.mode!r}"
+            "an image of 8 bits a channel, or of up to 16 where the file says so",
+            f"one whose pixels are of Pillow's mode {image.mode!r}",
         )
+    if bits > 8:
+        grey = np.asarray(image).astype(np.int64) >> (bits - 8)
+        image = Image.fromarray(grey.astype(np.uint8))
     rgb: Image.Image = image.convert("RGB")
     return rgb
+
+
+def _bits(image: Image.Image) -> int | None:
+    """Bits of a pixel's white, of grey images that have more than 8; None where it is unknown."""
+    if image.mode.startswith("I;16"):
+        told = getattr(image, "tag_v2", {}).get(TIFF_BITS, (16,))
+        return int(told[0])
+    if image.mode == "I" and image.format in ("PNG", "PPM"):
+        return 16
+    return None if image.mode in ("I", "F") else 8
 
 
 def fit(image: Image.Image, size: int) -> Tensor:

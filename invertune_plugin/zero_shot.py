@@ -17,6 +17,7 @@ from invertune_plugin.files import replacing
 from invertune_plugin.modes import evaluating
 
 Tokenizer = Callable[[list[str]], Tensor]
+MODES = {"training", "grad_checkpointing", "output_dict"}
 
 
 class ZeroShotClassifier(nn.Module):
@@ -145,8 +146,8 @@ class ZeroShotClassifier(nn.Module):
     def _text_key(self) -> str:
         """Hash of all that shapes the class weights: text tower, tokens, class names, templates."""
         digest = hashlib.sha256(repr((self.class_names, self.templates)).encode())
-        tokens = self.tokenizer([self.templates[0].format(self.class_names[0])])
-        digest.update(tokens.numpy().tobytes())
+        tokens = self.tokenizer([self.templates[0].format(name) for name in self.class_names])
+        digest.update(tokens.to("cpu").numpy().tobytes())
         for name, module in self.clip.named_modules():
             if not name.startswith("visual"):
                 digest.update(repr((name, type(module).__name__, _settings(module))).encode())
@@ -158,6 +159,6 @@ class ZeroShotClassifier(nn.Module):
 
 
 def _settings(module: nn.Module) -> list[tuple[str, Any]]:
-    """Plain values of a module, such as the number of its heads; not the mode it is in."""
+    """Plain values of a module, such as the number of its heads, that shape what it gives."""
     plain = (bool, int, float, str)
-    return sorted((k, v) for k, v in vars(module).items() if k != "training" and type(v) in plain)
+    return sorted((k, v) for k, v in vars(module).items() if k not in MODES and type(v) in plain)

@@ -142,10 +142,21 @@ def test_sixteen_bits_keep_their_grey_levels(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_whose_white_is_unknown_are_refused(mode: str) -> None:
     image = Image.new(mode, (9, 7), 1)
-    with pytest.raises(InputError, match=rf"8 or 16 bits a channel, got .*'{mode}'"):
+    with pytest.raises(InputError, match=rf"of up to 16 where .*, got .* mode '{mode}'"):
         decode(encode(image, "TIFF"), 16)
-    with pytest.raises(InputError, match="8 or 16 bits"):
+    with pytest.raises(InputError, match="8 bits a channel"):
         to_bytes(image)
+
+
+def test_white_is_what_the_file_says() -> None:
+    """A PGM of 65,535 levels, and a TIFF of twelve bits that are stored in sixteen."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = torch.from_numpy(levels).expand(3, 16, 16)
+    wide = (levels.astype(np.uint16) * 257).astype(">u2").tobytes()
+    assert torch.equal(decode(b"P5 16 16 65535\n" + wide, 16), expected)
+    narrow = Image.frombytes("I;16", (16, 16), (levels.astype("<u2") << 4).tobytes())
+    narrow.tag_v2 = {258: (12,)}  # type: ignore[attr-defined]
+    assert torch.equal(to_bytes(narrow), expected)
 
 
 def test_decode_refuses_what_would_blow_up_in_memory() -> None:

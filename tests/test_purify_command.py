@@ -114,23 +114,29 @@ def row_of(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_what_an_earlier_run_has_kept_goes_with_its_results(
-    purify: Command, tmp_path: Path
+@pytest.mark.parametrize("keep", [None, "webdataset", "parquet"])
+def test_kept_data_do_not_stay_beside_other_results(
+    purify: Command, tmp_path: Path, keep: str | None
 ) -> None:
     out = tmp_path / "out"
-    for keep, name in (("folder", "kept"), ("webdataset", "kept-shards"), ("parquet", None)):
-        code, said = purify(keep=keep, overwrite=True)
-        assert code == 0, said
-        assert {path.name for path in out.glob("kept*")} == {name or "kept.parquet"}
-    purify(overwrite=True)
-    assert not list(out.glob("kept*")), "this run has kept nothing"
-    (out / "kept").mkdir()
-    (out / "kept" / "thesis.txt").write_text("mine")
+    assert purify(keep="folder")[0] == 0
     before = (out / "result.json").stat().st_mtime_ns
-    code, said = purify(overwrite=True)
+    code, said = purify(keep=keep, overwrite=True)
     assert code == 2
-    assert "thesis.txt" in said
+    assert "Expected no kept data beside results that they do not belong to" in said
+    assert (out / "kept" / "captions.csv").exists()
     assert (out / "result.json").stat().st_mtime_ns == before, "refused before any work"
+    assert purify(keep="folder", overwrite=True)[0] == 0
+
+
+def test_data_are_not_replaced_by_what_is_kept_of_them(purify: Command, tmp_path: Path) -> None:
+    kept = tmp_path / "out" / "kept" / "captions.csv"
+    assert purify(keep="folder")[0] == 0
+    before = kept.read_bytes()
+    code, said = purify(kept, keep="folder", overwrite=True)
+    assert code == 2
+    assert "kept elsewhere than they are read" in said
+    assert kept.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", SPECS)

@@ -59,9 +59,12 @@ def test_a_class_that_nearly_all_are_read_as_is_no_shortcut() -> None:
     assert careless.candidates[0].cost < costs["grey"]
 
 
-def test_a_class_that_all_are_read_as_has_no_cost() -> None:
-    found = find_target(Brightness(0.3, 0.9), scenes(120), STEPS)
-    assert "grey" not in [candidate.name for candidate in found.candidates]
+@pytest.mark.parametrize("others", [0, 1, 9])
+def test_a_class_that_nearly_all_are_read_as_is_left_out(others: int) -> None:
+    """A handful of others near the border would be cheap to move: no sign of a backdoor."""
+    images = torch.cat([scenes(120, 40 - others), scenes(55, others)])
+    found = find_target(Brightness(0.3, 0.9), images, STEPS)
+    assert [candidate.name for candidate in found.candidates] == ["dark", "bright"]
 
 
 def test_one_class_left_cannot_be_compared() -> None:
@@ -70,7 +73,7 @@ def test_one_class_left_cannot_be_compared() -> None:
     suspect.forward = lambda images: Brightness.forward(suspect, images)[:, :2]  # type: ignore[method-assign]
     found = find_target(suspect, scenes(120), STEPS)
     assert found.stage.outcome is Outcome.REJECTED
-    assert "one class only" in found.stage.reason
+    assert "Too few images are read as other classes" in found.stage.reason
     assert [candidate.name for candidate in found.candidates] == ["dark"]
     assert sorted(found.ranking) == [0, 1]
 

@@ -14,6 +14,7 @@ from test_toolbox_loader import apart  # noqa: F401
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from invertune_plugin import load_toolbox
 from invertune_plugin.adapters.backdoorbox.augmentation import without_augmentation
@@ -151,11 +152,21 @@ def test_rare_augmentation_is_left_out_too() -> None:
         ([transforms.Resize(40), transforms.RandomCrop(32)], [transforms.CenterCrop(32)]),
         ([transforms.RandomCrop(8, padding=2)], []),
         (
+            [transforms.RandomCrop(12, padding=2, fill=9)],
+            [transforms.Pad(2, fill=9), transforms.CenterCrop(12)],
+        ),
+        ([v2.RandomCrop((6, 4), padding=1)], [transforms.CenterCrop((6, 4))]),
+        ([transforms.RandomResizedCrop((24, 48))], [transforms.Resize((24, 48))]),
+        (
+            [v2.RandomResizedCrop(24)],
+            [transforms.Resize(24), transforms.CenterCrop(24)],
+        ),
+        (
             [transforms.Resize(40), transforms.RandomResizedCrop(24)],
             [transforms.Resize(24), transforms.CenterCrop(24)],
         ),
     ],
-    ids=["crop", "padded", "resized"],
+    ids=["crop", "padded", "larger", "v2", "wide", "v2 resized", "resized"],
 )
 def test_random_crops_give_way_to_the_centre(steps: list[Any], centre: list[Any]) -> None:
     """Without them images would have another size than the model is made for."""

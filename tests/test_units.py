@@ -10,6 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toys import assert_same, copied, noise_images, toy_classifier, toy_clip
 
+from invertune_plugin.data import to_unit
+from invertune_plugin.defenses.invertune.inversion import (
+    InversionConfig,
+    InversionResult,
+    invert_trigger,
+    success,
+)
+from invertune_plugin.defenses.invertune.rounds import tune_in_rounds
 from invertune_plugin.defenses.invertune.tuning import (
     TuningConfig,
     TuningResult,
@@ -27,7 +35,8 @@ from invertune_plugin.defenses.invertune.units import (
 )
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
-from invertune_plugin.outcome import Outcome
+from invertune_plugin.metrics import predict
+from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.triggers import MaskedPattern
 
 TOWERS = ["rn", "vit"]
@@ -355,18 +364,37 @@ def test_a_repair_is_judged_on_held_back_images(
 def test_all_triggers_are_judged_and_the_found_one_decides() -> None:
     images = noise_images(8)
     config = TuningConfig(steps=1, batch_size=4, most_asr=1.0)
-    triggers = [random_trigger(), random_trigger()]
-    result = tune(toy_classifier("vit"), images, images, triggers, 0, config)
-    evidence = result.stage.evidence
-    assert evidence["later_asr"] == evidence["inverted_asr"], "the same trigger twice"
+    suspect, later = toy_classifier("vit"), random_trigger(0.0)
+    found = MaskedPattern(torch.ones(1, 32, 32), torch.zeros(3, 32, 32))
+    label = int(predict(suspect, found.pattern[None]))
+    assert label not in predict(suspect, to_unit(images)), "black is another class"
+    for triggers in ([found, later], [later, found], [later, found, later]):
+        result = tune(suspect, images, images, triggers, label, config)
+        rates = [success(result.classifier, images, each, label) for each in triggers]
+        evidence = result.stage.evidence
+        assert (evidence["inverted_asr"], evidence["later_asr"]) == (rates[0], max(rates[1:]))
+        assert set(rates) == {0.0, 1.0}, "one fills the image, the other changes nothing"
 
 
-def test_a_tuning_that_diverges_has_failed() -> None:
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_tuning_that_diverges_has_failed(rounds: int) -> None:
     images = noise_images(8)
-    config = TuningConfig(steps=3, batch_size=4, learning_rate=1e38, most_asr=1.0)
-    result = tune(toy_classifier("vit"), images, images, [random_trigger()], 0, config)
+    config = TuningConfig(rounds=rounds, steps=3, batch_size=4, learning_rate=1e38, most_asr=1.0)
+    stage = Stage("inversion", Outcome.OK, "as scripted", {})
+    found = InversionResult(0, random_trigger(), 1.0, 0.1, [], stage)
+    steps = InversionConfig(steps=2, batch_size=4)
+    result = tune_in_rounds(toy_classifier("vit"), images, images, found, steps, config)
     assert result.stage.outcome is Outcome.FAILED
     assert "lower learning_rate" in result.stage.reason
+
+
+def test_an_inversion_that_diverges_has_failed() -> None:
+    images = noise_images(8)
+    steps = InversionConfig(steps=3, batch_size=4, mask_weight=float("nan"))
+    found = invert_trigger(toy_classifier("vit"), images, images, 0, steps)
+    assert found.stage.outcome is Outcome.FAILED
+    assert "lower learning_rate" in found.stage.reason
+    assert not found.trigger.mask.any()
 
 
 def test_agreement_is_weighted_by_confidence() -> None:
@@ -413,5 +441,5 @@ def test_a_further_round_goes_on_from_the_repaired_model() -> None:
 
 
 def test_no_round_is_refused() -> None:
-    with pytest.raises(InputError, match=r"one or more rounds of tuning, got 0"):
+    with pytest.raises(InputError, match=r"one or more rounds of tuning, and steps, got 0 and"):
         TuningConfig(rounds=0)

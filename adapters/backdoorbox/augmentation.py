@@ -82,9 +82,16 @@ def _instead(step: Any) -> list[Any]:
     name, size = type(step).__name__, getattr(step, "size", None)
     if size is None or name not in ("RandomCrop", "RandomResizedCrop"):
         return []
-    crop = transforms.CenterCrop(size)
-    whole = name == "RandomResizedCrop"
-    return [transforms.Resize(min(size)), crop] if whole else [crop]
+    height, width = (size, size) if isinstance(size, int) else size
+    centre = transforms.CenterCrop((height, width))
+    if name == "RandomResizedCrop":
+        square = height == width
+        return (
+            [transforms.Resize(height), centre] if square else [transforms.Resize((height, width))]
+        )
+    if getattr(step, "padding", None) is None:
+        return [centre]
+    return [transforms.Pad(step.padding, step.fill, step.padding_mode), centre]
 
 
 def _is_random(step: object) -> bool:

@@ -83,7 +83,10 @@ def read_examples(
 
     def read(model: Any) -> Readings:
         found = [predict(model, to_unit(part)).tolist() for part in (clean, triggered)]
-        names = [[model.class_names[label] for label in labels] for labels in found]
+        names = [
+            ["no class" if label < 0 else model.class_names[label] for label in labels]
+            for labels in found
+        ]
         return Readings(*names)
 
     after = None if repaired is None else read(repaired)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
-from invertune_plugin.adapters.writing import folder, shards
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
-from invertune_plugin.adapters.writing.replacing import refuse_filled
 from invertune_plugin.adapters.writing.samples import has_labels, needed_names
 from invertune_plugin.adapters.writing.shards import write_shards
 from invertune_plugin.adapters.writing.truth import (
@@ -36,20 +33,10 @@ from invertune_plugin.outcome import Outcome
 
 OUTPUTS = ("scores.csv", "result.json")
 PICTURE = "removed.png"
-
-
-class Kept(NamedTuple):
-    """A form in which what stays is written: where, by what, and what such a folder holds."""
-
-    name: str
-    write: Callable[..., Path]
-    own: str = ""
-
-
-KEPT = {
-    "folder": Kept("kept", write_folder, folder.OWN),
-    "parquet": Kept("kept.parquet", write_parquet),
-    "webdataset": Kept("kept-shards", write_shards, shards.OWN),
+KEPT: dict[str, tuple[str, Callable[..., Path]]] = {
+    "folder": ("kept", write_folder),
+    "parquet": ("kept.parquet", write_parquet),
+    "webdataset": ("kept-shards", write_shards),
 }
 
 
@@ -84,7 +71,8 @@ def purify_data(job: PurifyJob) -> int:
     """
     for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
-    place, before = _kept_path(job), _kept_before(job)
+    place = _kept_path(job)
+    _refuse_other_data(job, place)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
     parse(purifier.config, options, job.by)
@@ -110,13 +98,11 @@ def purify_data(job: PurifyJob) -> int:
         written.append(picture)
     else:
         picture.unlink(missing_ok=True)
-    keeps = place is not None and found.outcome is not Outcome.FAILED
-    for path in before:
-        if path != place or not keeps:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if place is not None and keeps:
+    if place is not None and found.outcome is not Outcome.FAILED:
         _write_kept(job, kept, place, found)
         written.append(place)
+    elif place is not None and place.exists():
+        say(f"left as it was, of an earlier run: {place}")
     _print(found, truth)
     say("written: " + ", ".join(map(str, written)))
     return int(found.outcome is Outcome.FAILED)
@@ -125,7 +111,7 @@ def purify_data(job: PurifyJob) -> int:
 def _kept_path(job: PurifyJob) -> Path | None:
     if job.keep is None:
         return None
-    name = named("format to keep", job.keep, KEPT).name
+    name, _ = named("format to keep", job.keep, KEPT)
     if job.size < 1:
         raise InputError(f"Expected a size of 1 pixel or more, got {job.size}. Raise it.")
     path = job.out / name
@@ -137,22 +123,22 @@ def _kept_path(job: PurifyJob) -> Path | None:
     return path
 
 
-def _kept_before(job: PurifyJob) -> list[Path]:
-    """What an earlier run has kept, which does not belong to other results.
-
-    Raises:
-        InputError: there is something else in its place.
-    """
-    if not job.overwrite:
-        return []
-    found = []
-    for kept in KEPT.values():
-        path = job.out / kept.name
-        if kept.own:
-            refuse_filled(path, True, kept.own, "invertune purify --keep")
-        if path.exists():
-            found.append(path)
-    return found
+def _refuse_other_data(job: PurifyJob, place: Path | None) -> None:
+    """Refuse what other results have kept, and data that would be replaced by a part of them."""
+    for name, _ in KEPT.values():
+        path = job.out / name
+        if path != place and path.exists():
+            raise InputError(
+                f"Expected no kept data beside results that they do not belong to, got {path}. "
+                "Move or remove it, or choose another --out."
+            )
+    inside = [place, *place.rglob("*")] if place is not None else []
+    read = {path.resolve() for path in named_paths(job.data)}
+    if any(path.resolve() in read for path in inside):
+        raise InputError(
+            f"Expected data that are kept elsewhere than they are read, got {job.data} and "
+            f"{place}. Choose another --out."
+        )
 
 
 def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:
@@ -209,10 +195,9 @@ def _write_scores(path: Path, data: Any, found: Purified) -> None:
 
 def _write_kept(job: PurifyJob, data: Any, path: Path, found: Purified) -> None:
     names = getattr(data, "class_names", None)
+    _, write = KEPT[job.keep or ""]
     with item_progress("write") as report:
-        KEPT[job.keep or ""].write(
-            Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report
-        )
+        write(Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report)
 
 
 def _print(found: Purified, truth: list[int] | None) -> None:

@@ -41,6 +41,8 @@ class MaskedPattern(Trigger):
                 f"{list(self.mask.shape)} and {list(self.pattern.shape)}. Make them of one size."
             )
         for name, values in (("mask", self.mask), ("pattern", self.pattern)):
+            if values.requires_grad:
+                continue  # it is being fitted, and a GPU would have to be waited for
             low, high = (float(value) for value in values.detach().aminmax())
             if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
                 raise InputError(

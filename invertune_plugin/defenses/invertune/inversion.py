@@ -125,9 +125,13 @@ def invert_trigger(
         processes.average([mask_logits, pattern_logits])
         optimizer.step()
         losses.append(float(loss.detach()))
-    trigger = MaskedPattern(
-        mask_logits.sigmoid().detach().cpu(), pattern_logits.sigmoid().detach().cpu()
-    )
+    mask, pattern = (each.sigmoid().detach().cpu() for each in (mask_logits, pattern_logits))
+    if not (mask.isfinite().all() and pattern.isfinite().all()):
+        nothing = MaskedPattern(torch.zeros_like(mask), torch.zeros_like(pattern))
+        reason = f"The loss ended as {losses[-1]}; a lower learning_rate may help."
+        failed = Stage("inversion", Outcome.FAILED, reason, {})
+        return InversionResult(label, nothing, 0.0, 0.0, losses, failed)
+    trigger = MaskedPattern(mask, pattern)
     asr = success(suspect, held_back, trigger, label, processes)
     area = float(trigger.mask.mean())
     stage = _judge(suspect.class_names[label], asr, area, config)

@@ -7,6 +7,7 @@ to find another way to the target, and both triggers are tuned away together.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -34,8 +35,8 @@ def tune_in_rounds(
 ) -> TuningResult:
     """Tune the found trigger away, then what can still be inverted for its class.
 
-    It ends early where no trigger is accepted any more. A round that fails its check may be saved
-    by the next one, but is taken back where the one before had passed.
+    It ends early where no trigger is accepted any more, or where a round diverged. A round that
+    fails its check may be saved by the next one, but is taken back where the one before had passed.
 
     Args:
         suspect: the classifier with the backdoor; frozen, in eval mode.
@@ -52,6 +53,8 @@ def tune_in_rounds(
         suspect, images, held_back, triggers, found.label, tuning, seed, processes=processes
     )
     for number in range(1, tuning.rounds):
+        if not math.isfinite(done.losses[-1]):
+            break
         left = invert_trigger(
             done.classifier, images, held_back, found.label, inversion, seed + number, processes
         )

@@ -33,7 +33,7 @@ class TargetConfig:
             (the class that gains most is the target).
         candidates: classes that are measured, those whose log-probability gains most.
         most_share: a class that more than this share of the images are read as anyway costs next to
-            nothing; it is measured on the others.
+            nothing; it is measured on the others, and left out where these are few.
         epsilon: bound of the shifting perturbation (l-infinity, in [0, 1]).
         shift_steps: Adam updates of it.
         cost_steps: Adam updates per measured class.
@@ -123,10 +123,10 @@ def find_target(
     found = []
     for label in order[: config.candidates]:
         sources = images[clean != label]
-        if len(sources) == 0:
-            continue
         if len(sources) >= (1 - config.most_share) * len(images):
             sources = images
+        elif len(sources) < min(config.batch_size, len(images) // 4):
+            continue
         delta = targeted_perturbation(suspect, sources, label, config, seed, processes)
         moved = _log_probabilities(suspect, sources[:512], delta, processes).argmax(1)
         reached = float((moved == label).float().mean())
@@ -213,7 +213,7 @@ def stands_out(candidates: Sequence[Candidate], config: TargetConfig) -> bool:
 
 def _measured_stage(found: list[Candidate], config: TargetConfig) -> Stage:
     if len(found) < 2:
-        reason = "The images are read as one class only, so that no costs can be compared."
+        reason = "Too few images are read as other classes, so that no costs can be compared."
         return Stage("target", Outcome.REJECTED, reason, {})
     best, rest = found[0], found[1:]
     ratio = best.cost / rest[0].cost

@@ -50,9 +50,12 @@ class TuningConfig:
     least_agreement: float = 0.6
 
     def __post_init__(self) -> None:
-        """Refuse to repair in no round."""
-        if self.rounds < 1:
-            raise InputError(f"Expected one or more rounds of tuning, got {self.rounds}.")
+        """Refuse to repair in no round, or in no step."""
+        if self.rounds < 1 or self.steps < 1:
+            raise InputError(
+                f"Expected one or more rounds of tuning, and steps, got {self.rounds} and "
+                f"{self.steps}."
+            )
 
 
 @dataclass(frozen=True)
