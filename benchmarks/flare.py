@@ -36,7 +36,14 @@ from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.models import cached_path, to_be_made
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.console import say, training_progress
-from invertune_plugin.data import InMemory, Subset, batches, in_memory, to_unit
+from invertune_plugin.data import (
+    InMemory,
+    Subset,
+    batches,
+    content_sha256,
+    in_memory,
+    to_unit,
+)
 from invertune_plugin.defenses.purifiers import PURIFIERS, Purified, run_purifier
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
@@ -123,6 +130,8 @@ class Arena:
             "attack": attack,
             "images": images,
             "rate": RATE,
+            "planted": planted(attack),
+            "content": content_sha256(clean),
         }
         self.make = lambda: TOWERS[tower](self.classes)
         self.model = self.trained(self.train, {"on": "all"})
@@ -186,6 +195,15 @@ def flat(rates: dict[str, Rate], when: str) -> dict[str, float]:
         for name, rate in rates.items()
         for key, value in rate_fields(f"{name}_{when}", rate).items()
     }
+
+
+def planted(attack: str) -> dict[str, Any] | None:
+    """Trigger and target of an attack by name; None for ``none``."""
+    if attack == "none":
+        return None
+    mode, trigger = attack.split("-")
+    target = TARGET if mode == "a2o" else None
+    return {"trigger": TRIGGERS[trigger].fingerprint(), "target": target}
 
 
 def poisoned(clean: InMemory[int], attack: str, classes: int, seed: int) -> PoisonedLabels | None:
@@ -259,13 +277,15 @@ def described(
         "bfloat16": training.bfloat16,
         "retrained": retrain,
         "poisoned_rate": 0.0 if attack == "none" else RATE,
+        "planted": planted(attack),
     }
 
 
 def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row belongs to."""
     keys = ("data", "tower", "attack", "defense", "seed", "images", "epochs", "retrained")
-    return (*(row[key] for key in keys), row.get("bfloat16", False))
+    made = json.dumps(row["planted"], sort_keys=True)
+    return (*(row[key] for key in keys), row["bfloat16"], row["poisoned_rate"], made)
 
 
 def rows_of(out: Path) -> Rows:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 
-def labelled(tower: str, *purifiers: str) -> Callable[[], str]:
-    """Table of purifiers of labelled sets: a line per data set and attack, means over seeds."""
+def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
+    """Table of purifiers of labelled sets: a line per data set and attack, means over seeds.
+
+    Args:
+        training: fields of the rows that say how the networks were trained.
+        purifiers: a column each.
+    """
 
     def made() -> str:
-        rows = read("flare", measure="purify", tower=tower)
+        rows = read("flare", measure="purify", **training)
         lines = []
         for data in distinct(rows, "data"):
             found = only(rows, data=data)
@@ -88,6 +94,10 @@ def searched(rows: Rows) -> str:
     """What a search found; on clean data there are false alarms only."""
     if not rows:
         return "not run"
+    failed = [row for row in rows if "fpr" not in row]
+    if failed:
+        share = f" {len(failed)} of {len(rows)}" if len(rows) > 1 else ""
+        return f"failed{share}: {failed[0]['reason']}"
     fpr = mean(rows, "fpr")
     if any("tpr" not in row for row in rows):
         return f"FPR {fpr}"

@@ -166,7 +166,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
     "flare": labelled(
-        "resnet18_narrow", "flare", "directions", "spectral_signatures", "activation_clustering"
+        {"tower": "resnet18_narrow", "images": 10000, "epochs": 15, "bfloat16": True},
+        *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
     "flare pairs": pairs,
     "flare speed": speed,

@@ -147,6 +147,7 @@ class Replaced(Generic[T]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        index = range(len(self))[index]
         if index in self.images:
             return self.images[index], self.texts[index]
         return self.dataset[index]

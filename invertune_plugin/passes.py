@@ -71,13 +71,13 @@ class _Counter:
     def __deepcopy__(self, memo: dict[int, Any]) -> _Counter:
         return self
 
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: object) -> None:
         work = self.work
         if work is None:
             return
         forward = Call(len(inputs[0]))
         work.calls[forward] += 1
-        if output.requires_grad:
+        if isinstance(output, Tensor) and output.requires_grad:
             names = (name for name, p in module.named_parameters() if p.requires_grad)
             call = Call(forward.size, True, frozenset(names))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,6 +8,7 @@ from invertune_plugin.data import (
     ClassCaptions,
     Concat,
     InMemory,
+    Replaced,
     Subset,
     batches,
     in_memory,
@@ -50,6 +52,17 @@ def test_a_subset_keeps_order_repeats_and_keys() -> None:
     assert [label for _, label in subset] == [13, 10, 13]
     assert [subset.content_key(i) for i in range(3)] == [dataset.content_key(i) for i in (3, 0, 3)]
     assert Subset(subset, [1])[0][1] == 10
+
+
+def test_replaced_images_have_one_index_whatever_counts_it() -> None:
+    other = torch.full((3, 2, 2), 9, dtype=torch.uint8)
+    replaced = Replaced(images_of([0, 1, 2, 3]), {3: other})
+    for index in (3, -1, torch.tensor(3), np.int64(3)):
+        image, label = replaced[index]  # type: ignore[index]
+        assert torch.equal(image, other)
+        assert label == 3
+    with pytest.raises(IndexError):
+        replaced[4]
 
 
 def test_concat_is_one_behind_the_other() -> None:

@@ -260,7 +260,13 @@ def test_suspicion_by_hand() -> None:
 def test_fit() -> None:
     labels = [0, 0, 0, 1]
     assert check_fit(np.array([0, 0, 0, 1]), labels) is None
-    assert check_fit(np.array([0, 1, 1, 0]), [0, 0, -1, 1]) is None
+    wrong = check_fit(np.array([0, 1, 1, 0]), [0, 0, -1, 1])
+    assert wrong is not None
+    assert "reads 33.3% of the labels" in wrong, "of those with a label"
+    assert check_fit(np.array([0, 0, 1, 1]), [0, 0, -1, 1]) is None
+    assert check_fit(np.array([0, 1, 1, 0]), list(np.array([0, 0, 1, 1]))) is not None
+    assert check_fit(np.array([1, 1, 1]), [1, 1, -1]) is None, "one class tells nothing"
+    assert check_fit(np.array([0, 0]), [-1, -1]) is None
     assert check_fit(np.array([0, 1, 1, 0]), [("a caption",)] * 4) is None
     told = check_fit(np.array([0, 0, 0, 0]), labels)
     assert told is not None

@@ -324,3 +324,41 @@ def test_result_is_of_the_documented_type() -> None:
     assert isinstance(found, Features)
     assert found.values.dtype == np.float32
     assert found.values.shape == (30, 3)
+
+
+def test_the_image_that_is_no_number_is_named() -> None:
+    """Statistics are taken of the others, so that one image does not spoil all features."""
+
+    class Dividing(nn.Module):
+        """No number for an image whose first pixel is black."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.GroupNorm(1, 3), nn.Linear(3, 2)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            pixels = pixels / pixels[:, :1, :1, :1].sign()
+            logits: torch.Tensor = self.head(self.norm(pixels).mean((2, 3)))
+            return logits
+
+    data = images()
+    data.images[:, 0, 0, 0] = 9
+    data.images[5, 0, 0, 0] = 0
+    found = abnormal_features(Dividing(), data)
+    assert np.flatnonzero(~np.isfinite(found.values).all(1)).tolist() == [5]
+
+
+def test_no_half_written_file_stays(tmp_path: Path) -> None:
+    """It would block the next search."""
+    path = tmp_path / "x.npy"
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    net = nn.Sequential(nn.GroupNorm(1, 3), nn.Flatten(), nn.LazyLinear(2))
+    net(torch.zeros(1, *images()[0][0].shape))
+    with pytest.raises(KeyboardInterrupt):
+        abnormal_features(net, images(), FeatureConfig(spill=path), progress=stop)
+    assert not list(tmp_path.iterdir())
+    abnormal_features(net, images(), FeatureConfig(spill=path))
+    assert path.is_file()

@@ -54,6 +54,18 @@ def test_exactly_the_poisoned_images_are_changed(rule: LabelRule) -> None:
         assert found.content_key(i) == clean.content_key(i)
 
 
+def test_whatever_counts_an_item_it_is_the_same() -> None:
+    """A tensor of indices must not give the clean images of poisoned items."""
+    found = poison(AllToOne(3))
+    for i in (found.poisoned[0], 99):
+        image, label = found[i]
+        for index in (torch.tensor(i), i - len(found)):
+            assert torch.equal(found[index][0], image)  # type: ignore[index]
+            assert found[index][1] == label  # type: ignore[index]
+    with pytest.raises(IndexError):
+        found[100]
+
+
 def test_labels_of_the_modes() -> None:
     one = poison(AllToOne(3))
     assert set(labels(one)) == {3}

@@ -241,6 +241,15 @@ def test_activation_clustering_of_equal_samples() -> None:
     assert (scores.any(), found.any(), silhouette) == (False, False, 0.0)
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_activation_clustering_of_copies(others: int) -> None:
+    """Fewer dimensions than components: FastICA would divide by a singular value of zero."""
+    points = np.ones((30, 16))
+    points[:others] += np.random.default_rng(0).normal(size=(others, 16))
+    _, found, _ = two_clusters(points, ActivationClustering(), 0)
+    assert np.flatnonzero(found).tolist() in ([0], [1], [0, 1])
+
+
 def test_clip_score_of_captions_that_do_not_fit() -> None:
     """Scores are minus the cosine of image and mean caption."""
     model, data = model_of("vit"), data_for("clip_score")
@@ -281,6 +290,7 @@ def test_options_are_checked_before_any_work(name: str) -> None:
         ("spectral_signatures", labelled(), {"rate": 0.9}, "above 0 and below 2/3"),
         ("activation_clustering", labelled(), {"most": 0.6}, "most between 0 and 0.5"),
         ("isolation_forest", labelled(), {"deviations": 0}, "positive deviations"),
+        ("isolation_forest", labelled(), {"trees": 0}, "one or more trees, got 0"),
     ],
 )
 def test_bad_input(name: str, data: Any, options: dict[str, Any], message: str) -> None:
@@ -295,6 +305,49 @@ def test_activations_that_are_no_numbers_are_refused(name: str, value: float) ->
     next(model.clip.visual.parameters()).data[0] = value
     with pytest.raises(InputError, match="Expected finite activations for"):
         run_purifier(name, model, data_for(name))
+
+
+def test_captions_and_heads_that_are_no_numbers_are_refused() -> None:
+    """A broken model must not read as a clean set."""
+    model = model_of("rn")
+    model.clip.text_projection.data[:] = math.nan
+    with pytest.raises(InputError, match="Expected finite activations for clip_score"):
+        run_purifier("clip_score", model, data_for("clip_score"))
+
+    class Broken(nn.Module):
+        """Numbers before its norm layer, and none behind it."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.GroupNorm(1, 3), nn.Linear(3, 2)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.norm(images).mean((2, 3)) * math.nan)
+            return logits
+
+    with pytest.raises(InputError, match="Expected finite activations for directions"):
+        run_purifier("directions", Broken(), data_for("directions"))
+
+
+@pytest.mark.parametrize("name", ["flare", "directions", "spectral_signatures", "dao"])
+def test_models_of_another_precision_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"model in float32, .* got one in torch\.bfloat16"):
+        run_purifier(name, model_of("vit").bfloat16(), data_for(name), SHORT[name])
+
+
+@pytest.mark.parametrize("name", ["flare", "directions"])
+def test_a_model_that_gives_more_than_logits_is_refused(name: str) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.GroupNorm(1, 3), nn.Linear(3, 2)
+
+        def forward(self, images: torch.Tensor) -> Any:
+            features = self.norm(images).mean((2, 3))
+            return self.head(features), features
+
+    with pytest.raises(InputError, match=r"gives logits .*, got tuple"):
+        run_purifier(name, Two(), data_for(name), SHORT[name])
 
 
 def test_the_last_linear_layer_is_the_one_that_is_called_last() -> None:

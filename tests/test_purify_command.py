@@ -22,6 +22,7 @@ from invertune_plugin.adapters.open_clip import load_clip, save_clip
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.shards import write_shards
+from invertune_plugin.adapters.writing.truth import poisoned_indices, read_ground_truth
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.captions import TemplateCaptions
 from invertune_plugin.attacks.label_rules import AllToOne
@@ -203,11 +204,15 @@ def test_what_cannot_be_read_is_told_and_what_stays_is_kept_in_its_place(
     purify: Command, lab: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(lab / "labels", tmp_path / "labels")
-    image = next((tmp_path / "labels").glob("*/*.png"))
+    read = labelled_or_captioned(tmp_path / "labels", 32)
+    truth = read_ground_truth(tmp_path / "labels" / "ground_truth.json")
+    image = Path(read.name(poisoned_indices(truth, read)[0]))
     image.write_bytes(b"no image")
     code, said = purify(tmp_path / "labels", keep="parquet", size=32)
     assert code == 0, said
     assert f"skipped, not readable: {image}" in said
+    row = row_of(tmp_path / "out")
+    assert (row["n"], row["tpr_n"]) == (COUNT - 1, COUNT * RATE - 1), "a poisoned one"
     assert image.read_bytes() == b"no image"
     assert (tmp_path / "out" / "kept.parquet").is_file()
 
@@ -302,9 +307,11 @@ def test_the_page_trains_a_model_on_a_poisoned_set(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(lab / "pairs", "poisoned")
     shutil.copy(lab / "classes.txt", ".")
-    name = str(lab / "vit.json")
-    exec(
-        code.replace('"RN50", "openai"', repr(name)).replace("batch_size=128", "batch_size=32"), {}
-    )
-    before, after = load_clip(lab / "vit.json"), load_clip(None, "trained.safetensors")
-    assert after.image_size == before.image_size
+    start = load_clip(None, lab / "vit.safetensors").model
+    name = f"None, {str(lab / 'vit.safetensors')!r}"
+    exec(code.replace('"RN50", "openai"', name).replace("batch_size=128", "batch_size=32"), {})
+    trained = load_clip(None, "trained.safetensors").model
+    moved = [
+        not torch.equal(a, b) for a, b in zip(start.parameters(), trained.parameters(), strict=True)
+    ]
+    assert all(moved)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+
+from invertune_plugin.triggers import Patch
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 
@@ -45,6 +48,41 @@ def test_a_cell_tells_means_and_what_did_not_work(tables: ModuleType) -> None:
     )
     assert tables.cell([{"outcome": "ok", "tpr": 0.25, "fpr": 0.125}]) == "TPR 25.0, FPR 12.5"
     assert tables.cell([]) == "not run"
+
+
+def test_searches_of_other_trainings_and_failed_ones_are_told_apart() -> None:
+    found = script("flare_tables").searched
+    fine = {"tpr": 1.0, "fpr": 0.0, "auroc": 1.0, "outcome": "ok"}
+    failed = {"outcome": "failed", "reason": "The model has not learnt."}
+    assert found([fine]) == "100.0 / 0.0 (1.000)"
+    assert found([failed]) == "failed: The model has not learnt."
+    assert found([fine, failed]) == "failed 1 of 2: The model has not learnt."
+
+
+def test_rows_of_a_benchmark_belong_to_all_that_shapes_them() -> None:
+    flare = script("flare")
+    training = flare.ClassifierTraining(epochs=2)
+
+    def row(**other: Any) -> dict[str, Any]:
+        given = {"data": "cifar10", "tower": "cnn", "attack": "a2o-badnets", "by": "flare"}
+        given |= {"seed": 0, "images": 9, "training": training, "retrain": False}
+        made: dict[str, Any] = flare.described(**(given | other))
+        return made
+
+    others = [
+        row(seed=1),
+        row(images=8),
+        row(attack="a2a-badnets"),
+        row(retrain=True),
+        row(training=flare.ClassifierTraining(epochs=3)),
+        row(training=flare.ClassifierTraining(epochs=2, bfloat16=True)),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(flare.TRIGGERS, "badnets", Patch(size=5))
+        others.append(row())
+    every = [flare.experiment(each) for each in (row(), *others)]
+    assert len(set(every)) == len(every)
+    assert flare.experiment(row()) == every[0]
 
 
 def test_a_spread_tells_the_range_where_there_is_one(tables: ModuleType) -> None:

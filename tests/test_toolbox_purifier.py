@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,28 @@ def test_random_crops_give_way_to_the_centre(steps: list[Any], centre: list[Any]
     expected = transforms.Compose([*fixed, *centre, transforms.ToTensor()])(drawn.images[0])
     assert torch.equal(plain[0][0], expected)
     assert plain[0][0].shape == drawn[0][0].shape
+
+
+class Attacked(Pictures):
+    """Some items go through a transform of their own, as in BackdoorBox's poisoned sets."""
+
+    def __init__(self, *steps: Any) -> None:
+        super().__init__(*steps)
+        self.poisoned_transform = copy.deepcopy(self.transform)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        transform = self.poisoned_transform if index in self.chosen else self.transform
+        return transform(self.images[index]), self.labels[index]
+
+
+def test_augmentation_of_poisoned_images_is_left_out_too() -> None:
+    """Otherwise it would tell them apart: a leak of the truth."""
+    drawn = Attacked(transforms.RandomCrop(8, padding=4))
+    with pytest.warns(UserWarning, match="scored without these steps"):
+        plain = without_augmentation(drawn)
+    still = Pictures()
+    assert all(torch.equal(plain[i][0], still[i][0]) for i in range(len(still)))
+    assert isinstance(drawn.poisoned_transform.transforms[0], transforms.RandomCrop)
 
 
 class RandomBorder:

@@ -17,11 +17,11 @@ LOOKED_AT = 8
 def without_augmentation(dataset: Any) -> Any:
     """The data set itself where nothing of it is random; else a copy without its random steps.
 
-    Steps of a ``Compose`` that are called ``Random...``, and ``AutoAugment`` and its like, are left
-    out of the copy's transform, or of that of the data set it is a subset of; ``RandomCrop`` and
-    ``RandomResizedCrop`` give way to the centre, so that images keep their size. What stays random
-    (of some items that are read twice), or has another size without these steps, is scored as it
-    comes. Both are warned of.
+    Steps of its ``Compose``, and of the one for poisoned images, that are called ``Random...``, and
+    ``AutoAugment`` and its like, are left out of the copy, or of the data set it is a subset of;
+    ``RandomCrop`` and ``RandomResizedCrop`` give way to the centre, so that images keep their size.
+    What stays random (of some items that are read twice), or has another size without these steps,
+    is scored as it comes. Both are warned of.
 
     Args:
         dataset: map-style, with items of an image and more.
@@ -59,12 +59,13 @@ def _some(dataset: Any) -> list[torch.Tensor]:
 
 def _plain(dataset: Any) -> Any:
     """A shallow copy with its random steps taken out, at any depth of subsets; None without any."""
-    transform: Any = getattr(dataset, "transform", None)
-    steps = getattr(transform, "transforms", None)
-    if steps is not None and any(_is_random(step) for step in steps):
-        plain, pipeline = copy.copy(dataset), copy.copy(transform)
-        pipeline.transforms = [each for step in steps for each in _instead(step)]
-        plain.transform = pipeline
+    pipelines = _pipelines(dataset)
+    if any(_is_random(step) for pipeline in pipelines.values() for step in pipeline.transforms):
+        plain = copy.copy(dataset)
+        for name, given in pipelines.items():
+            pipeline = copy.copy(given)
+            pipeline.transforms = [each for step in given.transforms for each in _instead(step)]
+            setattr(plain, name, pipeline)
         return plain
     inner = getattr(dataset, "dataset", None)
     part = None if inner is None else _plain(inner)
@@ -73,6 +74,16 @@ def _plain(dataset: Any) -> Any:
     plain = copy.copy(dataset)
     plain.dataset = part
     return plain
+
+
+def _pipelines(dataset: Any) -> dict[str, Any]:
+    """The ``transform`` of a set, and the ``poisoned_transform`` that the toolbox's sets have.
+
+    Were only one of them stripped, augmentation would tell poisoned images from clean ones.
+    """
+    names = ("transform", "poisoned_transform")
+    found = {name: getattr(dataset, name, None) for name in names}
+    return {name: each for name, each in found.items() if hasattr(each, "transforms")}
 
 
 def _instead(step: Any) -> list[Any]:

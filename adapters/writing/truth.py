@@ -121,14 +121,15 @@ def poisoned_indices(truth: GroundTruth, dataset: EncodedSet[Any]) -> list[int]:
         dataset: that data set, read again: one folder, one Parquet file, or all shards.
 
     Returns:
-        Indices in ``dataset``, sorted.
+        Indices in ``dataset``, sorted; of those that can be read.
 
     Raises:
         InputError: the data set lacks a poisoned item, or is another one.
     """
     places = {item.place for item in truth.poisoned}
+    unreadable = {_place(str(path)) for path in getattr(dataset, "unreadable", ())} & places
     found = [i for i in range(len(dataset)) if _place(dataset.name(i)) in places]
-    if len(found) != len(truth.poisoned):
+    if len(found) + len(unreadable) != len(truth.poisoned):
         raise InputError(
             f"Expected the {len(truth.poisoned)} poisoned items of the ground truth in the data "
             f"set, got {len(found)} of them. Read all of the data set that it belongs to."

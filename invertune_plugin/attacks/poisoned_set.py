@@ -57,6 +57,7 @@ class PoisonedSet(ABC, Generic[T, Target]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, T]:
+        index = range(len(self))[index]
         image, text = self.dataset[index]
         if index in self.backdoor_of:
             trigger = self.backdoors[self.backdoor_of[index]].trigger

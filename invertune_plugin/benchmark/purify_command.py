@@ -201,7 +201,7 @@ def _write_kept(job: PurifyJob, data: Any, path: Path, found: Purified) -> None:
 
 
 def _print(found: Purified, truth: list[int] | None) -> None:
-    if truth is None:
+    if truth is None or found.outcome is Outcome.FAILED:
         return
     rates = found.rates(truth)
     rows = [[name.upper(), str(rate)] for name, rate in rates.items() if rate.n]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -98,7 +99,16 @@ def timed_search(
         seed: of the global random state inside.
         report: called with a sentence when the stage begins, goes on or ends.
         search: what to do.
+
+    Raises:
+        InputError: the model's weights are of another precision than single.
     """
+    weight = next(model.parameters(), None)
+    if weight is not None and weight.dtype is not torch.float32:
+        raise InputError(
+            f"Expected a model in float32, as the images are, got one in {weight.dtype}. Call its "
+            "float() first."
+        )
     say = report or (lambda _: None)
     say(f"{name} ...")
     start = time.perf_counter()

@@ -8,7 +8,7 @@ input is first reduced to these two; all layers are read in one forward pass ove
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +144,8 @@ def abnormal_features(
     done = 0
     at_end = last_linear_inputs(model, wanted=with_last)
     reading = _reading(layers, moments, sums, settings.measure)
-    with torch.no_grad(), frozen(model), reading as seen, at_end as at_head:
+    whole = _complete_or_absent(settings.spilled())
+    with whole, torch.no_grad(), frozen(model), reading as seen, at_end as at_head:
         for images, _ in batches(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
@@ -233,6 +234,17 @@ def _reading(
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _complete_or_absent(paths: Sequence[Path]) -> Iterator[None]:
+    """Remove half-written files where the reading ends early."""
+    try:
+        yield
+    except BaseException:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _order(count: int, first: int, seed: int) -> list[int]:

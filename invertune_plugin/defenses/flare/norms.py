@@ -135,8 +135,8 @@ class MomentSums:
         self.squares: Tensor | float = 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take in values ``[B, P, C]``."""
-        rows = values.double().flatten(0, 1)
+        """Take in values ``[B, P, C]``; a sample with values that are not finite is left out."""
+        rows = values[values.isfinite().all(2).all(1)].double().flatten(0, 1)
         self.count += len(rows)
         self.sums = self.sums + rows.sum(0)
         self.squares = self.squares + rows.square().sum(0)

@@ -52,7 +52,9 @@ def read_and_judged(
     def search(say: Report) -> Found:
         progress = told_progress(name, say)
         features = abnormal_features(model, dataset, config, seed, progress, with_last=with_last)
-        refuse_non_finite(name, features.values)
+        for values in (features.values, features.last):
+            if values is not None:
+                refuse_non_finite(name, values)
         unfit = check_fit(features.predictions, texts_of(dataset))
         if unfit is not None:
             return Found(np.zeros(len(dataset)), (), unfit, outcome=Outcome.FAILED)

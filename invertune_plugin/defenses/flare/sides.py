@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,18 @@ def standardised(values: np.ndarray) -> np.ndarray:
 
 
 def check_fit(predictions: np.ndarray, labels: Sequence[Any]) -> str | None:
-    """Why a model has not learnt a labelled set, in a sentence; None where it has or is unknown."""
-    if not all(isinstance(label, int) and label >= 0 for label in labels):
+    """Why a model has not learnt the labels of a set, in a sentence; None where it has.
+
+    None, too, where nobody can say: captions, or less than two classes among those with a label.
+    """
+    if not all(isinstance(label, Integral) for label in labels):
         return None
     truth = np.asarray(labels)
-    right, common = float((predictions == truth).mean()), np.bincount(truth).max() / len(truth)
+    known = truth >= 0
+    if len(np.unique(truth[known])) < 2:
+        return None
+    right = float((predictions == truth)[known].mean())
+    common = np.bincount(truth[known]).max() / known.sum()
     if right > common:
         return None
     return (

@@ -22,6 +22,7 @@ from invertune_plugin.defenses.purifiers.embeddings import image_embeddings
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items, timed_search
 from invertune_plugin.errors import InputError
 
+ROUNDING = float(np.finfo(np.float32).eps)
 SILHOUETTE_OF = 2000
 """Samples of a label at most: its cost grows with their square."""
 
@@ -102,11 +103,13 @@ def two_clusters(
     """Scores ``[N]``, members of the smaller cluster (bool ``[N]``), and the silhouette.
 
     A score is the distance from the larger cluster's centre less that from the smaller one's; all
-    are 0 where there are too few samples or all are equal.
+    are 0 where there are too few samples or all are equal but for rounding.
     """
     count = len(embeddings)
-    components = min(config.components, embeddings.shape[1], count - 1)
-    if components < 1 or not np.ptp(embeddings, axis=0).any():
+    lengths = np.linalg.svd(embeddings - embeddings.mean(0), compute_uv=False)
+    rank = int((lengths > ROUNDING * max(embeddings.shape) * np.linalg.norm(embeddings)).sum())
+    components = min(config.components, rank, count - 1)
+    if components < 1:
         return np.zeros(count), np.zeros(count, dtype=bool), 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -11,7 +11,14 @@ from invertune_plugin.defenses.purifiers.embeddings import (
     needs_captions,
 )
 from invertune_plugin.defenses.purifiers.outliers import OutlierConfig, removed_outliers
-from invertune_plugin.defenses.purify import Found, Purified, Report, check_items, timed_search
+from invertune_plugin.defenses.purify import (
+    Found,
+    Purified,
+    Report,
+    check_items,
+    refuse_non_finite,
+    timed_search,
+)
 
 
 def clip_score(
@@ -43,6 +50,7 @@ def clip_score(
     def search(say: Report) -> Found:
         images = image_embeddings("clip_score", model, dataset, settings.batch_size, say)
         captions = caption_embeddings(model, dataset, settings.batch_size)
+        refuse_non_finite("clip_score", captions.numpy())
         return removed_outliers(-(images * captions).sum(1).double().numpy(), settings)
 
     return timed_search("clip_score", model, seed, report, search)

@@ -12,6 +12,7 @@ from invertune_plugin.data import Items
 from invertune_plugin.defenses.purifiers.embeddings import image_embeddings
 from invertune_plugin.defenses.purifiers.outliers import OutlierConfig, removed_outliers
 from invertune_plugin.defenses.purify import Found, Purified, Report, check_items, timed_search
+from invertune_plugin.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class IsolationForest(OutlierConfig):
     """
 
     trees: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse a forest without trees."""
+        super().__post_init__()
+        if self.trees < 1:
+            raise InputError(f"Expected one or more trees, got {self.trees}.")
 
 
 def isolation_forest(
