@@ -20,13 +20,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from flare_attacks import ATTACKS, RATE, planted, poisoned, success
 from safetensors.torch import load_model, save_model
 
 from invertune_plugin.adapters.data_root import data_file
 from invertune_plugin.adapters.parquet import ParquetImages
-from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.attacks.label_rules import AllToAll, AllToOne, LabelRule, Untargeted
-from invertune_plugin.attacks.labels import PoisonedLabels
 from invertune_plugin.benchmark.classifiers import (
     TOWERS,
     ClassifierTraining,
@@ -36,34 +34,15 @@ from invertune_plugin.benchmark.detection import name_and_options, search_fields
 from invertune_plugin.benchmark.models import cached_path, to_be_made
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.console import say, training_progress
-from invertune_plugin.data import (
-    InMemory,
-    Subset,
-    batches,
-    content_sha256,
-    in_memory,
-    to_unit,
-)
+from invertune_plugin.data import InMemory, Subset, content_sha256, in_memory
 from invertune_plugin.defenses.purifiers import PURIFIERS, Purified, run_purifier
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import replacing
-from invertune_plugin.metrics import Rate, clean_accuracy, predict
-from invertune_plugin.triggers import Blend, Patch, Trigger, Warp, Watermark
+from invertune_plugin.metrics import Rate, clean_accuracy
 
 RESULTS = Path(__file__).parent / "results" / "flare.json"
-TRIGGERS: dict[str, Trigger] = {
-    "badnets": Patch(size=3),
-    "blend": Blend(),
-    "trojan": Watermark(),
-    "wanet": Warp(),
-}
-ATTACKS = (
-    "none",
-    *(f"{mode}-{name}" for mode in ("a2o", "a2a", "ut") for name in ("badnets", "blend", "trojan")),
-    "a2o-wanet",
-)
-TARGET, RATE, SIZE = 1, 0.1, 32
+SIZE = 32
 
 
 def main(
@@ -195,50 +174,6 @@ def flat(rates: dict[str, Rate], when: str) -> dict[str, float]:
         for name, rate in rates.items()
         for key, value in rate_fields(f"{name}_{when}", rate).items()
     }
-
-
-def planted(attack: str) -> dict[str, Any] | None:
-    """Trigger and target of an attack by name; None for ``none``."""
-    if attack == "none":
-        return None
-    mode, trigger = attack.split("-")
-    target = TARGET if mode == "a2o" else None
-    return {"trigger": TRIGGERS[trigger].fingerprint(), "target": target}
-
-
-def poisoned(clean: InMemory[int], attack: str, classes: int, seed: int) -> PoisonedLabels | None:
-    """The poisoned set of an attack by name; None for ``none``."""
-    if attack not in ATTACKS:
-        raise InputError(f"Expected an attack among {', '.join(ATTACKS)}, got {attack!r}.")
-    if attack == "none":
-        return None
-    mode, trigger = attack.split("-")
-    rules: dict[str, LabelRule] = {
-        "a2o": AllToOne(TARGET),
-        "a2a": AllToAll(classes),
-        "ut": Untargeted(classes, seed),
-    }
-    return PoisonedLabels(clean, [Backdoor(TRIGGERS[trigger], rules[mode])], RATE, seed)
-
-
-def success(model: torch.nn.Module, attack: PoisonedLabels, test: InMemory[int]) -> Rate:
-    """Share of triggered test images that are read as the rule says; untargeted: as another class.
-
-    Only images count that the model reads rightly without the trigger where the rule is untargeted.
-    """
-    view = attack.test_view(test)
-    rule = attack.backdoors[0].target
-    goals, read, right = torch.tensor(list(view.texts)), [], []
-    for images, _ in batches(view, 256):
-        read.append(predict(model, to_unit(images)))
-    for images, _ in batches(Subset(test, view.indices), 256):
-        right.append(predict(model, to_unit(images)))
-    found, clean = torch.cat(read), torch.cat(right)
-    originals = torch.tensor(view.originals)
-    if not isinstance(rule, Untargeted):
-        return Rate(int((found == goals).sum()), len(goals))
-    counts = clean == originals
-    return Rate(int((found != originals)[counts].sum()), int(counts.sum()))
 
 
 def detected(found: Purified, truth: list[int]) -> dict[str, Any]:

@@ -16,6 +16,11 @@ class Outcome(str, Enum):
     FAILED = "failed"
 
 
+def diverged(loss: float) -> str:
+    """Why a stage failed whose loss is no number any more, in a sentence."""
+    return f"The loss ended as {loss}; a lower learning_rate may help."
+
+
 @dataclass(frozen=True)
 class Stage:
     """What one stage decided, and why.

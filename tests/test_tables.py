@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Patch
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
@@ -78,8 +79,10 @@ def test_rows_of_a_benchmark_belong_to_all_that_shapes_them() -> None:
         row(training=flare.ClassifierTraining(epochs=2, bfloat16=True)),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(flare.TRIGGERS, "badnets", Patch(size=5))
+        patch.setitem(script("flare_attacks").TRIGGERS, "badnets", Patch(size=5))
         others.append(row())
+    with pytest.raises(InputError, match=r"Expected an attack among none, .* got 'a2o-badnet'"):
+        row(attack="a2o-badnet")
     every = [flare.experiment(each) for each in (row(), *others)]
     assert len(set(every)) == len(every)
     assert flare.experiment(row()) == every[0]

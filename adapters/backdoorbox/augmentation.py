@@ -94,12 +94,11 @@ def _instead(step: Any) -> list[Any]:
     if size is None or name not in ("RandomCrop", "RandomResizedCrop"):
         return []
     height, width = (size, size) if isinstance(size, int) else size
+    if name == "RandomResizedCrop" and height != width:
+        return [transforms.Resize((height, width))]
     centre = transforms.CenterCrop((height, width))
     if name == "RandomResizedCrop":
-        square = height == width
-        return (
-            [transforms.Resize(height), centre] if square else [transforms.Resize((height, width))]
-        )
+        return [transforms.Resize(height), centre]
     if getattr(step, "padding", None) is None:
         return [centre]
     return [transforms.Pad(step.padding, step.fill, step.padding_mode), centre]

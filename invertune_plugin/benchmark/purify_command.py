@@ -132,9 +132,8 @@ def _refuse_other_data(job: PurifyJob, place: Path | None) -> None:
                 f"Expected no kept data beside results that they do not belong to, got {path}. "
                 "Move or remove it, or choose another --out."
             )
-    inside = [place, *place.rglob("*")] if place is not None else []
-    read = {path.resolve() for path in named_paths(job.data)}
-    if any(path.resolve() in read for path in inside):
+    read = [path.resolve() for path in named_paths(job.data)]
+    if place is not None and any(path.is_relative_to(place.resolve()) for path in read):
         raise InputError(
             f"Expected data that are kept elsewhere than they are read, got {job.data} and "
             f"{place}. Choose another --out."

@@ -13,7 +13,7 @@ from torch import nn
 
 from invertune_plugin.data import ImageSet, InMemory, Items, PairSet, in_memory, texts_of
 from invertune_plugin.errors import InputError
-from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.outcome import Outcome, Stage, diverged
 from invertune_plugin.passes import count_passes
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.randomness import seeded
@@ -123,8 +123,7 @@ class Tuned:
         """The same with the last loss as evidence; ``failed`` where it is no number any more."""
         if math.isfinite(loss):
             return replace(self, evidence={**self.evidence, "loss": loss})
-        reason = f"The loss ended as {loss}; a lower learning_rate may help."
-        return Tuned(None, reason, self.evidence, Outcome.FAILED, self.losses)
+        return Tuned(None, diverged(loss), self.evidence, Outcome.FAILED, self.losses)
 
 
 def repaired_copy(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
 from invertune_plugin.metrics import top_class
-from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.outcome import Outcome, Stage, diverged
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.triggers import MaskedPattern, Trigger
 
@@ -128,8 +128,7 @@ def invert_trigger(
     mask, pattern = (each.sigmoid().detach().cpu() for each in (mask_logits, pattern_logits))
     if not (mask.isfinite().all() and pattern.isfinite().all()):
         nothing = MaskedPattern(torch.zeros_like(mask), torch.zeros_like(pattern))
-        reason = f"The loss ended as {losses[-1]}; a lower learning_rate may help."
-        failed = Stage("inversion", Outcome.FAILED, reason, {})
+        failed = Stage("inversion", Outcome.FAILED, diverged(losses[-1]))
         return InversionResult(label, nothing, 0.0, 0.0, losses, failed)
     trigger = MaskedPattern(mask, pattern)
     asr = success(suspect, held_back, trigger, label, processes)

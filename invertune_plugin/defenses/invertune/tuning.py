@@ -19,7 +19,7 @@ from invertune_plugin.defenses.invertune.units import CriticalUnits, Rule, criti
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
 from invertune_plugin.metrics import top_class
-from invertune_plugin.outcome import Outcome, Stage
+from invertune_plugin.outcome import Outcome, Stage, diverged
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.triggers import Trigger
 
@@ -147,8 +147,7 @@ def tune(
         parameter.requires_grad_(False)
         parameter.grad = None
     if not math.isfinite(losses[-1]):
-        reason = f"The loss ended as {losses[-1]}; a lower learning_rate may help."
-        stage = Stage("tuning", Outcome.FAILED, reason, {})
+        stage = Stage("tuning", Outcome.FAILED, diverged(losses[-1]))
     else:
         stage = _judge(suspect, repaired, held_back, triggers, label, config, processes)
     return TuningResult(repaired, units, losses, stage)
