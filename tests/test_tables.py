@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,13 +62,12 @@ def test_searches_of_other_trainings_and_failed_ones_are_told_apart() -> None:
 
 
 def test_rows_of_a_benchmark_belong_to_all_that_shapes_them() -> None:
-    flare = script("flare")
+    flare = script("flare_rows")
     training = flare.ClassifierTraining(epochs=2)
+    setting = flare.Setting("cifar10", "cnn", "a2o-badnets", 0, 9, training)
 
-    def row(**other: Any) -> dict[str, Any]:
-        given = {"data": "cifar10", "tower": "cnn", "attack": "a2o-badnets", "by": "flare"}
-        given |= {"seed": 0, "images": 9, "training": training, "retrain": False}
-        made: dict[str, Any] = flare.described(**(given | other))
+    def row(retrain: bool = False, **other: Any) -> dict[str, Any]:
+        made: dict[str, Any] = flare.described(replace(setting, **other), "flare", retrain)
         return made
 
     others = [
