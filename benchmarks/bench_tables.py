@@ -11,7 +11,10 @@ from rendering import Rows, crossed, distinct, markdown, mean, only, read
 
 REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
 FULL = Path(__file__).parent.parent / "configs" / "bench" / "full.yaml"
-DEFENSES: list[str] = list(yaml.safe_load(FULL.read_text(encoding="utf-8"))["defenses"])
+GRID = yaml.safe_load(FULL.read_text(encoding="utf-8"))
+DEFENSES: list[str] = list(GRID["defenses"])
+STEPS = (GRID["rebound"], None)
+"""Rebound of its rows; None of rows that older code has measured without."""
 PURIFIERS = [name for name in DEFENSES if name.startswith("purify:")]
 TOOLBOX = [name for name in DEFENSES if name.startswith("toolbox:")]
 
@@ -30,8 +33,7 @@ def bench(
     """
 
     def made() -> str:
-        rows = read("grid", kind="repair", base=base)
-        victims = read("grid", kind="victim", base=base)
+        rows, victims = cells_of("repair", base), cells_of("victim", base)
         lines = attacks or none_first(rows)
         cells = crossed(rows, "attack", lines, "defense", defenses, after)
         head = ["attack", *defenses]
@@ -48,8 +50,7 @@ def by_defense(base: str) -> Callable[[], str]:
     """Table of a grid of few attacks: a line for each defence, and the clean model's own first."""
 
     def made() -> str:
-        rows = read("grid", kind="repair", base=base)
-        victims = read("grid", kind="victim", base=base)
+        rows, victims = cells_of("repair", base), cells_of("victim", base)
         attacks = none_first(rows)
         clean = ["clean model", *(mean(only(victims, attack=a), "asr_clean") for a in attacks)]
         cells = crossed(rows, "defense", DEFENSES, "attack", attacks, after)
@@ -58,23 +59,32 @@ def by_defense(base: str) -> Callable[[], str]:
     return made
 
 
+def cells_of(kind: str, base: str) -> Rows:
+    """Rows of victims or repairs of a recipe, at the benign steps of the full grid."""
+    return [row for row in read("grid", kind=kind, base=base) if row.get("rebound") in STEPS]
+
+
 def after(rows: Rows) -> str:
-    """What a repair left; a suspect that was left as it is is marked."""
+    """What a repair left, over its seeds; where a suspect was left as it was, that is told."""
     if not rows:
         return "not run"
-    if any("ca_after" not in row for row in rows):
-        return detected(rows) or "; ".join(distinct(rows, "outcome"))
-    told = f"{mean(rows, 'ca_after')} / {mean(rows, 'asr_after')}"
-    if all("asr_rebound" in row for row in rows):
-        told += f" → {mean(rows, 'asr_rebound')}"
+    measured = [row for row in rows if "ca_after" in row]
+    told = [f"{mean(measured, 'ca_after')} / {mean(measured, 'asr_after')}"] if measured else []
+    again = [row for row in measured if "asr_rebound" in row]
+    if again:
+        told[0] += f" → {mean(again, 'asr_rebound')}"
     if rates := detected(rows):
-        told += f" ({rates})"
-    words = {"rejected": "nothing found", "failed": "repair failed"}
-    missed = [words[name] for name in distinct(rows, "outcome") if name in words]
-    return ", ".join([told, *missed])
+        told = [f"{told[0]} ({rates})" if told else rates]
+    words = {"rejected": "nothing found", "failed": "repair failed"} if told else {}
+    for outcome in distinct(rows, "outcome"):
+        if outcome != "ok":
+            count = len(only(rows, outcome=outcome))
+            share = "" if count == len(rows) else f" {count} of {len(rows)}"
+            told.append(words.get(outcome, outcome) + share)
+    return ", ".join(told)
 
 
 def detected(rows: Rows) -> str:
-    """TPR and FPR of a detector, what all of its rows have of them."""
-    keys = [key for key in ("tpr", "fpr") if all(key in row for row in rows)]
-    return ", ".join(f"{key.upper()} {mean(rows, key)}" for key in keys)
+    """TPR and FPR of a detector, over the seeds that have them."""
+    found = {key: [row for row in rows if key in row] for key in ("tpr", "fpr")}
+    return ", ".join(f"{key.upper()} {mean(of, key)}" for key, of in found.items() if of)

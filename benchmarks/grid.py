@@ -4,7 +4,8 @@
     python benchmarks/grid.py runs/quick
 
 writes ``benchmarks/results/grid.json``: a row per claim and per cell that failed or is impossible.
-Of several rows about the same cell the newest stays, and rows of other grids stay.
+Of several rows about the same cell the newest stays, one that tells that the cell is impossible
+only where there is no other, and rows of other grids stay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
 RESULTS = Path(__file__).parent / "results" / "grid.json"
-NAMES = ("kind", "base", "tower", "attack", "defense", "seed")
+NAMES = ("kind", "base", "tower", "attack", "defense", "seed", "rebound")
 
 
 def main(
@@ -33,7 +34,7 @@ def main(
         for folder in store
         for row in newest(rows_of(Store.open(folder, create=False))).values()
     ]
-    merge_rows(out, list(by_cell(every).values()), experiment, command_of)
+    merge_rows(out, list(by_cell(every).values()), experiment, command_of, row_rank)
 
 
 def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -43,8 +44,7 @@ def by_cell(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[str, A
 
 def experiment(row: dict[str, Any]) -> tuple[str, ...]:
     """The cell that a row is about."""
-    names = (*NAMES, "rebound") if row.get("defense") else NAMES
-    return tuple(str(row.get(name)) for name in names)
+    return tuple(str(row.get(name)) for name in NAMES)
 
 
 def command_of(rows: Rows) -> str:

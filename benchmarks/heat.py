@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_tables import DEFENSES, detected
+from bench_tables import DEFENSES, cells_of, detected
 from flare_tables import none_first
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
@@ -65,7 +65,7 @@ def bases() -> list[str]:
 
 def boxes_of(base: str) -> dict[str, list[Box]]:
     """The cells of each attack, in the order of ``COLUMNS``."""
-    rows, victims = (read("grid", kind=kind, base=base) for kind in ("repair", "victim"))
+    rows, victims = cells_of("repair", base), cells_of("victim", base)
     return {
         attack: [
             rated(only(victims, attack=attack), "clean"),
@@ -77,11 +77,12 @@ def boxes_of(base: str) -> dict[str, list[Box]]:
 
 def box_of(rows: Rows) -> Box:
     """What came of a defence, over its seeds."""
-    if all("asr_after" in row for row in rows):
+    if not rows or any("asr_after" in row for row in rows):
         return rated(rows, "after")
     outcomes = distinct(rows, "outcome")
-    told = "–" if outcomes == ["impossible"] else "\n".join(outcomes)
-    return Box(small=detected(rows).replace(", ", "\n") or told)
+    if rates := detected(rows):
+        return Box(small="\n".join([*rates.split(", "), *(o for o in outcomes if o == "failed")]))
+    return Box(small="–" if outcomes == ["impossible"] else "\n".join(outcomes))
 
 
 def rated(rows: Rows, when: str) -> Box:
@@ -89,8 +90,9 @@ def rated(rows: Rows, when: str) -> Box:
     if not rows:
         return Box(small="not run")
     marks = "".join(MARKS.get(outcome, "") for outcome in distinct(rows, "outcome"))
-    asr = mean(rows, f"asr_{when}")
-    return Box(f"{asr} {marks}".rstrip(), mean(rows, f"ca_{when}"), float(asr) / 100)
+    measured = [row for row in rows if f"asr_{when}" in row]
+    asr = mean(measured, f"asr_{when}")
+    return Box(f"{asr} {marks}".rstrip(), mean(measured, f"ca_{when}"), float(asr) / 100)
 
 
 def fingerprint(boxes: dict[str, list[Box]]) -> str:

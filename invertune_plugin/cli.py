@@ -40,6 +40,7 @@ QuickGelu = Annotated[
     bool | None,
     typer.Option("--quick-gelu/--no-quick-gelu", help="Force the activation of the model."),
 ]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Track = Annotated[
     str | None,
@@ -90,7 +91,7 @@ def repair(
     config: Annotated[
         Path | None, typer.Option(help="YAML with settings of InverTune; see docs/invertune.md.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     quick_gelu: QuickGelu = None,
     overwrite: Overwrite = False,
@@ -171,7 +172,7 @@ def evaluate(
 def run(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a .yaml file.")],
     out: Annotated[Path, typer.Option(help="Folder for report.html and result.json.")],
-    seed: Annotated[int, typer.Option(help="Of attack and defence.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
     track: Track = None,
@@ -189,7 +190,7 @@ def attack(
     ],
     on: Annotated[str, typer.Option("--on", help="Recipe that gives data, clean model, target.")],
     out: Annotated[Path, typer.Option(help="The victim, a .safetensors file.")],
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     overwrite: Overwrite = False,
     track: Track = None,
@@ -239,7 +240,7 @@ def purify(
         str | None, typer.Option(help="Write what stays too: folder, parquet or webdataset.")
     ] = None,
     size: Annotated[int, typer.Option(help="Side of the kept images in pixels.")] = 224,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     quick_gelu: QuickGelu = None,
     overwrite: Overwrite = False,
@@ -305,12 +306,17 @@ def results(
     csv: Annotated[Path | None, typer.Option(help="File for all fields.")] = None,
     latex: Annotated[Path | None, typer.Option(help="File for a booktabs table.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="File for a Markdown table.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="quick, full or a .yaml file: its settings count, not the newest."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """List, filter, compare and export what a grid found."""
     from invertune_plugin.benchmark.results_command import ResultsJob, show_results
 
-    show_results(ResultsJob(store, tuple(where), diff, summary, csv, latex, markdown, overwrite))
+    job = ResultsJob(store, tuple(where), diff, summary, csv, latex, markdown, overwrite, grid=grid)
+    show_results(job)
 
 
 @app.command()

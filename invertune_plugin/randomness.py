@@ -9,6 +9,21 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from invertune_plugin.errors import InputError
+
+MOST = 2**32 - 1
+"""The largest seed that numpy takes."""
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not all generators take.
+
+    Raises:
+        InputError: it is below 0 or above ``MOST``.
+    """
+    if not 0 <= seed <= MOST:
+        raise InputError(f"Expected a seed from 0 to {MOST}, got {seed}. Choose another one.")
+
 
 @contextmanager
 def seeded(seed: int, deterministic: bool = False) -> Iterator[None]:
@@ -17,7 +32,11 @@ def seeded(seed: int, deterministic: bool = False) -> Iterator[None]:
     Args:
         seed: of all global generators.
         deterministic: ask torch for deterministic algorithms inside.
+
+    Raises:
+        InputError: it is no seed; see ``check_seed``.
     """
+    check_seed(seed)
     python, legacy = random.getstate(), np.random.get_state()
     algorithms = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()

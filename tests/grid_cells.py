@@ -36,6 +36,9 @@ def number(
     return Result({"value": value, "ca": 0.5, "ca_low": 0.4, "ca_high": 0.6, "ca_n": 96})
 
 
+failing: type[BaseException] = RuntimeError
+
+
 def broken(
     settings: Mapping[str, Any], parents: tuple[Parent, ...], folder: Path, report: Say
 ) -> Result:
@@ -43,7 +46,7 @@ def broken(
     note(str(settings["name"]))
     report("about to fail")
     if not Path(settings["luck"]).exists():
-        raise RuntimeError("no luck")
+        raise failing("no luck")
     return number(settings, parents, folder, report)
 
 

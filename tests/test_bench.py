@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.rows import flat, rows_of
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.recipe import shipped_recipes
+from invertune_plugin.benchmark.sources import ShapeSources
 from invertune_plugin.errors import InputError
+from invertune_plugin.files import existing_file
 
 GRID = """
 name: small
@@ -79,7 +82,7 @@ def test_a_small_grid(
     monkeypatch.setattr(opening, "KINDS", {"kept": lambda *about: tracker})
     assert run_grid(str(grid), store, BenchOptions(), "kept:x") == 0
     assert (store / "claims").stat().st_mtime_ns == before, "nothing runs twice"
-    logged = tracker.curves[f"{tuned['tower']}/badnets/fine_tuning/asr_rebound"]
+    logged = tracker.curves[f"{tuned['base']}/{tuned['tower']}/badnets/fine_tuning/asr_rebound"]
     assert logged == [(tuned["seed"], tuned["asr_rebound"])]
     assert all("/rvpt/" not in name for name in tracker.curves), "it made no numbers"
 
@@ -91,6 +94,9 @@ def test_a_dry_run_trains_nothing(
     assert run_grid(str(grid), tmp_path / "store", options) == 0
     assert "3 of 3 cells to run" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
+    (tmp_path / "store").mkdir()
+    run_grid(str(grid), tmp_path / "store", options)
+    assert not list((tmp_path / "store").iterdir())
 
 
 def test_settings_of_a_recipe_and_of_a_victim_shape_the_cells(grid: Path, tmp_path: Path) -> None:
@@ -136,12 +142,57 @@ def test_a_changed_model_config_makes_new_cells(grid: Path, tmp_path: Path) -> N
     assert all(before[kind].isdisjoint(after[kind]) for kind in before)
 
 
+def test_the_content_of_data_files_makes_new_cells(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = tmp_path / "scenes.parquet"
+    monkeypatch.setattr(ShapeSources, "files", classmethod(lambda *_: (existing_file(scenes),)))
+    absent = keys(grid)
+    seen = [absent]
+    for content in ("one", "another"):
+        scenes.write_text(content)
+        seen.append(keys(grid))
+    for kind in absent:
+        assert len(set.union(*(found[kind] for found in seen))) == 3 * len(absent[kind])
+
+
+def test_absent_data_are_told_and_looked_for_again(
+    grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenes, options = tmp_path / "scenes.parquet", BenchOptions(only=("defense=none",))
+    monkeypatch.setattr(ShapeSources, "files", classmethod(lambda *_: (existing_file(scenes),)))
+    run_grid(str(grid), tmp_path / "store", options)
+    assert {row["outcome"] for row in found(tmp_path / "store")} == {"impossible"}
+    assert not (tmp_path / "cache").exists()
+    scenes.touch()
+    capsys.readouterr()
+    run_grid(str(grid), tmp_path / "store", replace(options, dry_run=True))
+    assert "5 of 5 cells to run" in capsys.readouterr().err
+
+
+def test_a_target_that_is_no_class_is_told_before_anything_is_trained(
+    grid: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "zebra.yaml").write_text("target: zebra\ntrigger: {kind: patch}\n")
+    grid.write_text(grid.read_text().replace("attacks: [none, badnets]", "attacks: [zebra.yaml]"))
+    run_grid(str(grid), tmp_path / "store", BenchOptions())
+    reasons = {row["outcome"]: row["reason"] for row in found(tmp_path / "store")}
+    assert list(reasons) == ["impossible"]
+    assert "Expected a target among the 10 classes" in reasons["impossible"]
+    assert not (tmp_path / "cache").exists()
+
+
 @pytest.mark.parametrize("name", shipped_recipes(GROUP))
 def test_shipped_grids_can_be_planned(name: str) -> None:
     bench = load_bench(name)
     cells = list(bench_cells(bench))
     whole = len(bench.recipes) * len(bench.attacks) * len(bench.defenses) * len(bench.seeds)
     assert len({cell.key for cell in cells}) == len(cells) == whole
+
+
+def test_the_quick_grid_is_a_part_of_the_full_one() -> None:
+    quick, full = ({cell.key for cell in bench_cells(load_bench(n))} for n in ("quick", "full"))
+    assert quick < full
 
 
 def test_files_of_a_grid_are_found_beside_it(
@@ -176,8 +227,9 @@ def test_files_of_a_grid_are_found_beside_it(
         (("[none, badnets]", "[none, mine/none.yaml]"), "different names.*got none, mine/none"),
         (("[none, badnets]", "[mine/none.yaml]"), "different names.*got mine/none.yaml"),
         (("rebound: 2", "rebound: -1"), "rebound of 0 or more benign steps, got -1"),
-        (("rebound: 2", "seeds: [0, 0]"), r"different seeds of 0 or more, got \[0, 0\]"),
-        (("rebound: 2", "seeds: [-1]"), r"different seeds of 0 or more, got \[-1\]"),
+        (("rebound: 2", "seeds: [0, 0]"), r"Expected different seeds, got \[0, 0\]"),
+        (("rebound: 2", "seeds: [-1]"), "Expected a seed from 0 to 4294967295, got -1"),
+        (("rebound: 2", "seeds: [4294967296]"), "to 4294967295, got 4294967296"),
         (("attacks: [none, badnets]", "attacks: []"), "one or more entries in attacks"),
     ],
 )

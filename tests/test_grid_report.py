@@ -14,6 +14,7 @@ import pytest
 from grid_store import ORIGIN, SyntheticStore, full_store, share, small_store
 
 from invertune_plugin import cli
+from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid_report import page as page_module
 from invertune_plugin.benchmark.grid_report.cards import shipped_about
@@ -238,6 +239,42 @@ def test_standings_by_hand(tmp_path: Path) -> None:
     assert "find leaves the lowest mean ASR over 2 attacks: 20.0%, CA −1.0 points." in html
 
 
+def test_a_destroyed_model_is_no_result(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    victim = made.victim("demo", "a", 0)
+    for defense, asr, ca in (("none", 0.9, 0.96), ("wreck", 0.0, 0.005), ("find", 0.2, 0.95)):
+        about = made.about_repair("demo", "a", defense, 0, victim)
+        made.save(about, share("asr_after", asr) | share("ca_after", ca))
+    html = render_grid("mine", contents(tmp_path)).html
+    assert "find leaves the lowest mean ASR over 1 attack: 20.0% (90.0% without defence)" in html
+    assert "Lower, at a CA of 10 points less and more: wreck." in html
+
+
+def test_a_defence_with_a_seed_less_is_not_complete(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    for seed, defenses in enumerate((("find", "tune"), ("find",))):
+        victim = made.victim("demo", "a", seed)
+        for defense in defenses:
+            about = made.about_repair("demo", "a", defense, seed, victim)
+            made.save(about, share("asr_after", 0.1))
+    table = table_of(tmp_path)
+    assert {row.defense: complete(table, row) for row in standings(table)} == {
+        "find": True,
+        "tune": False,
+    }
+
+
+def test_before_any_defence_is_the_newest_victim(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    for defense, asr, day in (("a_first", 0.2, "1"), ("b_second", 0.8, "2")):
+        about = made.about("victim", {"attack": "a", "seed": 0}, {}, ())
+        claim = Claim(about, "ok", share("asr_before", asr), origin=ORIGIN | {"created": day})
+        made.store.save(claim)
+        repaired = made.about_repair("demo", "a", defense, 0, about.key)
+        made.save(repaired, share("asr_after", 0.1))
+    assert table_of(tmp_path).before["a"].means["asr_before"].value == 0.8
+
+
 @pytest.mark.parametrize("name", shipped_victims())
 def test_every_shipped_attack_says_what_it_is(name: str) -> None:
     assert re.fullmatch(r"[A-Z].{10,}\.", shipped_about(name))
@@ -297,7 +334,15 @@ def test_what_is_no_picture_of_the_store_is_not_shown(tmp_path: Path) -> None:
     (folder / "text.png").write_text("<svg onload=alert(1)>")
     (folder / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300_000))
     (folder / "link.png").symlink_to(tmp_path / "secret.png")
-    names = ("inverted.png", "text.png", "large.png", "link.png", "../../../secret.png", "gone.png")
+    names = (
+        "inverted.png",
+        "text.png",
+        "large.png",
+        "link.png",
+        "../../../secret.png",
+        "gone.png",
+        "nul\0.png",
+    )
     path = root / "claims" / f"{claim.about.key}.json"
     path.write_text(replace(claim, artefacts=(*names, "curves.json")).to_json())
     (folder / "curves.json").write_text('{"loss": [[1, "x"]]}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from grid_cells import NUMBER
 
 from invertune_plugin import cli
+from invertune_plugin.benchmark import results_command
 from invertune_plugin.benchmark.grid.cells import Cell, Result
 from invertune_plugin.benchmark.grid.claims import About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.store import Store
@@ -64,7 +66,7 @@ def test_rows_are_filtered(results: Any, store: Path) -> None:
     assert "1 rows" in results(store, "--where", "outcome=failed")[1]
     code, said = results(store, "--where", "defence=ft")
     assert code == 2
-    assert "Expected a known name in a filter, got 'defence'. Choose one of defense" in said
+    assert "Expected a known name in a filter, got 'defence'. Did you mean 'defense'?" in said
 
 
 def test_exports(results: Any, store: Path, tmp_path: Path) -> None:
@@ -104,6 +106,24 @@ def test_exports(results: Any, store: Path, tmp_path: Path) -> None:
 def test_names_are_escaped_for_latex(results: Any, store: Path, tmp_path: Path) -> None:
     results(store, "--where", "defense=ft", "--latex", tmp_path / "one.tex")
     assert "number & a\\_b & ft & 0 & ok" in (tmp_path / "one.tex").read_text()
+
+
+def test_of_several_results_that_of_the_grid_counts(
+    results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, told = Store.open(tmp_path / "store"), {"attack": "a_b", "defense": "ft", "seed": 0}
+    ours, other = Cell(NUMBER, told), Cell(NUMBER, told | {"options": {"tau": 1.0}})
+    for cell, left, day in ((ours, 0.25, "1"), (other, 0.75, "2")):
+        found = claim_of(About.of(cell), Result(rate("asr", left, 0.0, 1.0)), Cost(2.0), ())
+        made.save(replace(found, origin={"created": day}))
+    monkeypatch.setattr(results_command, "load_bench", lambda name: [name])
+    monkeypatch.setattr(results_command, "bench_cells", lambda bench: [ours])
+    assert "75.0" in results(tmp_path / "store")[1]
+    code, said = results(tmp_path / "store", "--grid", "mine.yaml")
+    assert code == 0
+    assert "25.0" in said
+    assert "75.0" not in said
+    assert "Left out: 1 other results" in said
 
 
 def test_two_stores_are_compared(results: Any, store: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import grid_cells
 import pytest
 from grid_cells import BROKEN, DEADLY, LOG, NUMBER, content, grid
 
@@ -109,13 +110,22 @@ def test_a_cell_that_raises_takes_its_dependants_with_it(tmp_path: Path) -> None
     assert run(chain(tmp_path), tmp_path / "store", Here()) == Ran(computed=1, failed=3)
     marks = marks_of(tmp_path / "store")
     assert marks["bad"].reason == "RuntimeError: no luck"
-    assert 'raise RuntimeError("no luck")' in marks["bad"].traceback
+    assert 'raise failing("no luck")' in marks["bad"].traceback
     assert marks["bad"].log[0].endswith("about to fail")
     assert marks["bad"].record == {}
     for name in ("child", "grandchild"):
         assert marks[name].outcome == "failed"
         assert marks[name].reason.startswith("parent failed: broken luck=")
         assert marks[name].reason.endswith("no luck")
+    assert list(names_of(tmp_path / "store")) == ["healthy"]
+
+
+def test_a_cell_that_ends_its_process_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid_cells, "failing", SystemExit)
+    assert run(chain(tmp_path), tmp_path / "store", Here()) == Ran(computed=1, failed=3)
+    assert marks_of(tmp_path / "store")["bad"].reason == "SystemExit: no luck"
     assert list(names_of(tmp_path / "store")) == ["healthy"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -16,7 +17,7 @@ from invertune_plugin.benchmark.grid.claims import About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.export import header_and_cells
 from invertune_plugin.benchmark.grid.rows import rows_of
 from invertune_plugin.benchmark.grid.store import Store
-from invertune_plugin.benchmark.grid.summary import bootstrap, summary
+from invertune_plugin.benchmark.grid.summary import MIXED, bootstrap, summary
 from invertune_plugin.benchmark.results_command import ResultsJob, show_results
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
@@ -47,7 +48,7 @@ def store(tmp_path: Path) -> Store:
     put(made, 0, "patch", **rate("ca_after", 0.5), target="star")
     put(made, 1, "patch", **rate("ca_after", 0.7), target="star")
     about = About.of(Cell(NUMBER, {"attack": "patch", "seed": 2}))
-    made.mark(Claim(about, "failed", reason="no luck"))
+    made.mark(Claim(replace(about, settings={}), "failed", reason="no luck"))
     return made
 
 
@@ -68,6 +69,19 @@ def test_means_intervals_and_counts(store: Store) -> None:
     assert (patch["ca_after"], patch["ca_after_n"]) == (0.6, 2)
     assert patch["target"] == "star"
     assert patch["reason"] == ""
+
+
+def test_seeds_of_different_settings_are_not_reliable_together(tmp_path: Path) -> None:
+    made = Store.open(tmp_path / "store")
+    for seed, rate_of_parent in enumerate((0.01, 0.01, 0.03)):
+        parent = Cell(NUMBER, {"rate": {"of": rate_of_parent}, "seed": seed})
+        child = Cell(NUMBER, {"attack": "patch", "seed": seed}, (parent,))
+        for cell in (parent, child):
+            made.save(claim_of(About.of(cell), Result(rate("asr", 0.5)), Cost(1.0), ()))
+    rows = [row for row in rows_of(made) if "attack" in row["about"]]
+    assert [found["reliable"] for found in summary(rows[:2])] == [True]
+    (mixed,) = summary(rows)
+    assert (mixed["reliable"], mixed["reason"]) == (False, MIXED)
 
 
 def test_the_table_shows_shares_and_no_other_numbers(store: Store) -> None:

@@ -52,6 +52,26 @@ def test_a_cell_tells_means_and_what_did_not_work(tables: ModuleType) -> None:
     assert tables.cell([]) == "not run"
 
 
+def test_a_repair_is_told_over_the_seeds_that_have_it() -> None:
+    after = script("bench_tables").after
+    fine = {"outcome": "ok", "ca_after": 0.9, "asr_after": 0.1, "asr_rebound": 0.2}
+    left = {"outcome": "rejected", "ca_after": 0.7, "asr_after": 0.9, "asr_rebound": 0.8}
+    failed = {"outcome": "failed", "reason": "no luck"}
+    assert after([fine]) == "90.0 / 10.0 → 20.0"
+    assert after([left]) == "70.0 / 90.0 → 80.0, nothing found"
+    assert after([fine, left]) == "80.0 / 50.0 → 50.0, nothing found 1 of 2"
+    assert after([fine, failed]) == "90.0 / 10.0 → 20.0, repair failed 1 of 2"
+    assert after([failed]) == "failed"
+    assert after([{"outcome": "impossible"}]) == "impossible"
+
+
+def test_rows_of_other_benign_steps_are_in_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = script("bench_tables")
+    rows = [{"kind": "repair", "rebound": steps} for steps in (100, 300)]
+    monkeypatch.setattr(tables, "read", lambda *_, **__: rows)
+    assert tables.cells_of("repair", "demo") == rows[:1]
+
+
 def test_searches_of_other_trainings_and_failed_ones_are_told_apart() -> None:
     found = script("flare_tables").searched
     fine = {"tpr": 1.0, "fpr": 0.0, "auroc": 1.0, "outcome": "ok"}
@@ -107,7 +127,9 @@ def test_a_box_tells_rates_and_what_did_not_work(heat: ModuleType) -> None:
     assert heat.box_of([{"outcome": "ok", "fpr": 0.125}]).small == "FPR 12.5"
     assert heat.box_of([{"outcome": "impossible"}]).small == "–"
     assert heat.box_of([{"outcome": "failed"}]).small == "failed"
-    assert heat.box_of([{"outcome": "ok", "fpr": 0.1}, {"outcome": "failed"}]).small == "ok\nfailed"
+    search = [{"outcome": "ok", "fpr": 0.1}, {"outcome": "failed"}]
+    assert heat.box_of(search).small == "FPR 10.0\nfailed"
+    assert heat.box_of([left, {"outcome": "failed"}]) == heat.Box("100.0 ○×", "80.0", 1.0)
     assert heat.box_of([]).small == "not run"
 
 

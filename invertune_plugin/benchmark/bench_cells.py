@@ -17,6 +17,7 @@ from invertune_plugin.adapters.backdoorbox.defenses.recipe import why_not
 from invertune_plugin.adapters.backdoorbox.locate import HOME, TESTED_COMMIT, Clone, find_clone
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.open_clip import load_clip, zero_shot_classifier
+from invertune_plugin.benchmark import victims
 from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
 from invertune_plugin.benchmark.bench_purify import compute_purified
 from invertune_plugin.benchmark.bench_recipe import BenchRecipe
@@ -119,8 +120,13 @@ def _toolbox_version() -> str:
     return f"{commit}+{digest.hexdigest()[:12]}"
 
 
-CLEAN_MODEL = Kind("clean", compute_clean, seconds=300)
-VICTIM = Kind("victim", compute_victim, seconds=60)
+def _unrunnable(cell: Cell) -> str | None:
+    """Why a model cannot be made, told before anything is trained."""
+    return victims.why_not(recipe_in(cell.settings))
+
+
+CLEAN_MODEL = Kind("clean", compute_clean, impossible=_unrunnable, seconds=300)
+VICTIM = Kind("victim", compute_victim, impossible=_unrunnable, seconds=60)
 REPAIR = Kind("repair", compute_repair, impossible=_impossible, seconds=60)
 TOOLBOX_REPAIR = Kind("repair", compute_toolbox, impossible=_impossible, seconds=60)
 PURIFICATION = Kind("repair", compute_purified, impossible=_impossible, seconds=120)

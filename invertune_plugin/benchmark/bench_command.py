@@ -22,7 +22,7 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
         name: of a shipped grid, or a YAML file.
         folder: of the store.
         options: how to run.
-        track: where to log the rows of all repairs in the store: see ``adapters.tracking``.
+        track: where to log the rows of the grid's repairs: see ``adapters.tracking``.
 
     Returns:
         The exit code: 1 where cells failed, in this run or an earlier one, else 0.
@@ -37,15 +37,15 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
     ) as tracker:
         ran = run_bench(cells, folder, options)
         if not options.dry_run:
-            _track(tracker, Store.open(folder))
             keys = frozenset(cell.key for cell in cells)
+            _track(tracker, Store.open(folder), keys)
             show_results(ResultsJob(folder, where=("kind=repair", *options.only), keys=keys))
     return 1 if ran.failed else 0
 
 
-def _track(tracker: Tracker, store: Store) -> None:
+def _track(tracker: Tracker, store: Store, keys: frozenset[str]) -> None:
     for row in map(flat, current(rows_of(store))):
-        if row["kind"] == "repair":
-            name = "/".join(str(row[part]) for part in ("tower", "attack", "defense"))
+        if row["key"] in keys:
+            name = "/".join(str(row[part]) for part in ("base", "tower", "attack", "defense"))
             rates = {field: row[field] for field in rates_in([row])}
             log_row(tracker, rates, name, step=row["seed"])

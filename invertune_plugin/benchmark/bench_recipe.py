@@ -13,6 +13,7 @@ from invertune_plugin.benchmark.recipe import is_yaml, recipe_path
 from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.errors import InputError
+from invertune_plugin.randomness import check_seed
 
 GROUP = "bench"
 Metric = Literal["classification", "retrieval"]
@@ -45,10 +46,10 @@ class BenchRecipe:
         for what in ("recipes", "attacks", "defenses", "seeds", "metrics"):
             if not getattr(self, what):
                 raise InputError(f"Expected one or more entries in {what}, got none. Add some.")
-        if min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise InputError(
-                f"Expected different seeds of 0 or more, got {list(self.seeds)}. Correct them."
-            )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise InputError(f"Expected different seeds, got {list(self.seeds)}. Correct them.")
+        for seed in self.seeds:
+            check_seed(seed)
         _refuse_same_names("recipes", self.recipes)
         _refuse_same_names("attacks", self.attacks)
         if self.rebound < 0:

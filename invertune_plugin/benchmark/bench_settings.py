@@ -11,9 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.benchmark.made_of import described
+from invertune_plugin.benchmark.made_of import data_of, described
 from invertune_plugin.benchmark.recipe import (
     MODEL_CONFIG,
+    DataConfig,
     Recipe,
     is_yaml,
     model_config,
@@ -21,6 +22,7 @@ from invertune_plugin.benchmark.recipe import (
 )
 from invertune_plugin.benchmark.victims import CLEAN, victim_settings
 from invertune_plugin.config import parse
+from invertune_plugin.errors import InputError
 
 SHAPING = ("model", "data", "clean", "clean_seed", "attack")
 """Parts of a recipe that clean model and victim are made of."""
@@ -71,7 +73,7 @@ def settings_of_clean(base: str, seed: int) -> dict[str, Any]:
     unplanted = {"target": recipe.attack.target, "trigger": {"kind": "patch"}}
     made_of = {
         "model": json.loads(config.read_text("utf-8")) if config.is_file() else recipe.model,
-        "data": asdict(recipe.data),
+        "data": _data(recipe.data),
         "clean": asdict(recipe.clean),
     }
     return {
@@ -81,6 +83,14 @@ def settings_of_clean(base: str, seed: int) -> dict[str, Any]:
         "recipe": raw | {"attack": unplanted | {"training": {}}},
         "made_of": made_of,
     }
+
+
+def _data(data: DataConfig) -> dict[str, Any]:
+    """What the data are; files that are absent, so that nothing runs, are not told apart."""
+    try:
+        return data_of(data)
+    except InputError:
+        return asdict(data)
 
 
 def _shaping(raw: Mapping[str, Any]) -> dict[str, Any]:

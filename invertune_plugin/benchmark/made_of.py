@@ -1,15 +1,18 @@
-"""What a model of a recipe is made of, beside numbers: its attack as settings, and foreign code."""
+"""What a model of a recipe is made of: its data and attack as settings, and foreign code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, fields, is_dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.benchmark.grid.code import code_digest
-from invertune_plugin.benchmark.recipe import Recipe
+from invertune_plugin.benchmark.recipe import DataConfig, Recipe
 from invertune_plugin.benchmark.sources import source_of
+from invertune_plugin.files import file_sha256
 from invertune_plugin.plugins import packages_of
 from invertune_plugin.triggers import NAMED
 
@@ -24,6 +27,23 @@ def described(attack: AttackConfig) -> dict[str, Any]:
     settings["trigger"] = attack.trigger.parameters() if attack.trigger else None
     settings["also"] = [(p.trigger.parameters(), p.target) for p in attack.also]
     return settings
+
+
+def data_of(data: DataConfig) -> dict[str, Any]:
+    """Settings of data as JSON values, with the SHA-256 of the files that they are read from.
+
+    Raises:
+        InputError: a file is absent.
+    """
+    files = source_of(data.source).files(data)
+    digests = {path.name: _digest(path, path.stat().st_mtime_ns) for path in files}
+    return asdict(data) | ({"files": digests} if digests else {})
+
+
+@lru_cache
+def _digest(path: Path, changed: int) -> str:
+    """SHA-256 of a file as it was last changed; a grid asks for it with every cell."""
+    return file_sha256(path)
 
 
 def code_of(*things: Any) -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import Any
 
 PACKAGES = ("invertune-plugin", "torch", "torchvision", "open_clip_torch", "numpy", "scikit-learn")
 
+CODE = ("invertune_plugin", "adapters", "configs")
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape results."""
@@ -29,17 +31,27 @@ def machine() -> dict[str, Any]:
 
 @lru_cache
 def commit() -> str | None:
-    """Commit of the checkout this package runs from, as at first asked; None outside one."""
-    folder = Path(__file__).parent
+    """Commit of the checkout this package runs from, as at first asked; None outside one.
+
+    ``+changes`` behind it tells that its code is not all committed.
+    """
     try:
-        done = subprocess.run(  # noqa: S603
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        root = Path(_git(Path(__file__).parent, "rev-parse", "--show-toplevel"))
+        if f'name = "{PACKAGES[0]}"' not in (root / "pyproject.toml").read_text(encoding="utf-8"):
+            return None
+        changed = _git(root, "status", "--porcelain", "--", *CODE)
+        return _git(root, "rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(  # noqa: S603
+        ["git", "-C", str(folder), *words],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return done.stdout.strip()
 
 

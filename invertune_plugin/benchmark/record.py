@@ -36,30 +36,38 @@ def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["measure"], row["recipe"], row.get("seed")
 
 
+def created(row: dict[str, Any]) -> str:
+    """When a row was made, where it says so."""
+    return str(row.get("created", ""))
+
+
 def merge_rows(
     out: Path,
     rows: Rows,
     experiment: Callable[[dict[str, Any]], Any],
     command: Callable[[Rows], str],
+    rank: Callable[[dict[str, Any]], Any] = created,
 ) -> None:
-    """Put rows into a result file in place of older ones of the same experiment.
+    """Put rows into a result file in place of others of the same experiment.
 
-    Of rows that say when they were ``created``, a newer one in the file stays. Several processes
-    may do so at once: each waits for its turn.
+    One of a higher rank in the file stays, as a newer one does of rows that say when they were
+    ``created``. Several processes may do so at once: each waits for its turn.
 
     Args:
         out: the file; made where absent.
         rows: new ones; each gets the present commit, unless it names its own.
         experiment: what a row belongs to.
         command: the command that gives all rows.
+        rank: of a row; of several of the same experiment the highest counts, and of equal ones the
+            new one.
     """
     with FileLock(out.with_name(f".{out.name}.lock")):
         old: Rows = json.loads(out.read_text(encoding="utf-8"))["rows"] if out.exists() else []
-        since = {experiment(row): row.get("created", "") for row in old}
+        there = {experiment(row): rank(row) for row in old}
         mine = [
             {"commit": commit(), **row}
             for row in rows
-            if "created" not in row or row["created"] >= since.get(experiment(row), "")
+            if experiment(row) not in there or rank(row) >= there[experiment(row)]
         ]
         new = {experiment(row) for row in mine}
         kept = [row for row in old if experiment(row) not in new]

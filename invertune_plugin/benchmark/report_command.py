@@ -7,6 +7,7 @@ from pathlib import Path
 
 from invertune_plugin.benchmark.bench_cells import bench_cells
 from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid_report.contents import read_contents
 from invertune_plugin.benchmark.grid_report.page import render_grid
@@ -21,8 +22,9 @@ class GridReportJob:
     Attributes:
         store: folder of a grid.
         out: the HTML file.
-        grid: name or YAML file of the whole grid, so that all its cells are shown; without one,
-            every attack that the store has meets every defence and seed that it has.
+        grid: name or YAML file of the whole grid, so that all its cells are shown, and results with
+            its settings count more than others; without one, every attack that the store has meets
+            every defence and seed that it has, and the newest results count.
         title: of the page; by default the name of the store's folder.
         overwrite: replace the file.
     """
@@ -42,8 +44,9 @@ def report_grid(job: GridReportJob) -> None:
     """
     refuse_existing(job.out, job.overwrite)
     store = Store.open(job.store, create=False)
-    planned = [] if job.grid is None else [c.names for c in bench_cells(load_bench(job.grid))]
-    contents = read_contents(store)
+    cells = [] if job.grid is None else list(bench_cells(load_bench(job.grid)))
+    contents = read_contents(store, {cell.key for cell in in_order(cells)})
+    planned = [cell.names for cell in cells]
     page = render_grid(job.title or job.store.resolve().name, contents, planned)
     write_text(job.out, page.html, job.overwrite)
     size = len(page.html.encode()) / 2**20

@@ -6,6 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from invertune_plugin.benchmark.bench_cells import bench_cells
+from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.export import (
     header_and_cells,
     to_csv,
@@ -34,7 +37,8 @@ class ResultsJob:
         latex: file for a table with the rules of booktabs.
         markdown: file for a table.
         overwrite: replace these files.
-        keys: take only cells of these keys, a grid's own; None takes the newest about each.
+        keys: take only cells of these keys, a grid's own; None takes all.
+        grid: name or YAML file of a grid: results with its settings count more than newer ones.
     """
 
     store: Path
@@ -46,6 +50,7 @@ class ResultsJob:
     markdown: Path | None = None
     overwrite: bool = False
     keys: frozenset[str] | None = None
+    grid: str | None = None
 
 
 def show_results(job: ResultsJob) -> None:
@@ -71,7 +76,8 @@ def show_results(job: ResultsJob) -> None:
     every = rows_of(Store.open(job.store, create=False))
     if job.keys is not None:
         every = [row for row in every if row["key"] in job.keys]
-    rows = current(every)
+    cells = [] if job.grid is None else in_order(bench_cells(load_bench(job.grid)))
+    rows = current(every, {cell.key for cell in cells})
     older = len(every) - len(rows)
     other = [] if job.diff is None else current(rows_of(Store.open(job.diff, create=False)))
     filters = parse_filters(job.where, [flat(row) for row in [*rows, *other]])
@@ -83,7 +89,7 @@ def show_results(job: ResultsJob) -> None:
         over = "means over seeds, bootstrapped over them" if job.summary else "over images"
         say(f"{len(rows)} rows. Shares in %; all of them, with 95 % intervals {over}: --csv FILE.")
         if older:
-            say(f"Left out: {older} older results of cells that were computed again.")
+            say(f"Left out: {older} other results of cells that were computed again.")
     else:
         _compare(rows, other)
     for path, written in outputs:

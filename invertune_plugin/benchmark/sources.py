@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -28,6 +29,13 @@ from invertune_plugin.plugins import Catalogue
 
 Part = Literal["clean", "attack", "defence", "rebound"]
 PARTS: tuple[Part, ...] = ("clean", "attack", "defence", "rebound")
+REAL_FILES = (
+    "tinyimagenet32-train",
+    "tinyimagenet32-validation",
+    "flickr8k-train",
+    "flickr8k-test",
+    "cifar10-test",
+)
 REAL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a {}.")
 
 
@@ -73,6 +81,15 @@ class Sources(ABC):
         self.seeds: dict[Part, int] = {part: 10 * seed + i for i, part in enumerate(PARTS)}
         self.seeds["clean"] = 10 * clean_seed
         self.test_seed = 10 * seed + len(PARTS)
+
+    @classmethod
+    def files(cls, config: DataConfig) -> tuple[Path, ...]:
+        """The files that the data are read from; what is in them shapes every model.
+
+        Raises:
+            InputError: one is absent.
+        """
+        return ()
 
     @abstractmethod
     def images(self, part: Part) -> ImageSet:
@@ -128,6 +145,11 @@ class RealSources(Sources):
     """
 
     templates = REAL_TEMPLATES
+
+    @classmethod
+    def files(cls, config: DataConfig) -> tuple[Path, ...]:
+        """Tiny-ImageNet, Flickr8k and, for tests alone, CIFAR-10."""
+        return tuple(data_file(f"{name}.parquet") for name in REAL_FILES)
 
     def __init__(self, config: DataConfig, size: int, seed: int, clean_seed: int) -> None:
         super().__init__(config, size, seed, clean_seed)

@@ -23,6 +23,7 @@ from invertune_plugin.adapters.backdoorbox.precision import with_bfloat16
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.backdoorbox.training import train_benign
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
+from invertune_plugin.benchmark.made_of import data_of
 from invertune_plugin.benchmark.models import Progress, cached_path, to_be_made
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import Sources, build_sources
@@ -70,7 +71,7 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
         "clean": (sources.images("defence"), recipe.data.clean),
         "test": (sources.tests()[0].images, recipe.data.test),
     }
-    made_of = {"scenes": asdict(load_recipe(recipe.scenes).data), "size": IMAGE_SIZE}
+    made_of = {"scenes": data_of(load_recipe(recipe.scenes).data), "size": IMAGE_SIZE}
     text = json.dumps(made_of | {"data": asdict(recipe.data)}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     folders = {}

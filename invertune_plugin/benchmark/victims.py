@@ -22,7 +22,7 @@ from invertune_plugin.benchmark.recipe import (
     recipe_settings,
     shipped_recipes,
 )
-from invertune_plugin.benchmark.sources import Sources, build_sources
+from invertune_plugin.benchmark.sources import Sources, build_sources, source_of
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
@@ -131,6 +131,20 @@ def build_clean(
     sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
     _refuse_unknown_targets(recipe.attack, sources.class_names)
     return sources, clean_model(recipe, start, sources, seed, progress, processes)
+
+
+def why_not(recipe: Recipe) -> str | None:
+    """Why a recipe cannot be run here, told before anything is trained.
+
+    Its data are absent, or a target is none of their classes.
+    """
+    try:
+        source = source_of(recipe.data.source)
+        source.files(recipe.data)
+        _refuse_unknown_targets(recipe.attack, source(recipe.data, 1, 0, 0).class_names)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _refuse_unknown_targets(attack: AttackConfig, class_names: Sequence[str]) -> None:

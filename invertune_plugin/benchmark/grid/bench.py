@@ -60,7 +60,9 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
             full.
     """
     chosen = choose(cells, options.only)
-    store = Store(folder) if options.dry_run and not folder.exists() else Store.open(folder)
+    store = Store(folder)
+    if not (options.dry_run and store.is_new):
+        store = Store.open(folder)
     if options.dry_run:
         _tell(plan_cells(chosen, store, options.again), store, options)
         return Ran(0, 0)

@@ -144,8 +144,9 @@ def read_claim(path: Path) -> Claim:
         InputError: the file is none.
     """
     try:
-        return _content().validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        content = json.loads(path.read_bytes())
+        return _content().validate_python({"origin": {}, **content})
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"Expected a claim in {path}, got something else ({_told(error)}). "
             "Delete the file and run the grid again; the cell is then computed anew."
@@ -158,9 +159,9 @@ def _content() -> TypeAdapter[Claim]:
     return TypeAdapter(Claim)
 
 
-def _told(error: OSError | ValidationError) -> str:
+def _told(error: Exception) -> str:
     """The first mistake, in a line."""
-    if isinstance(error, OSError):
+    if not isinstance(error, ValidationError):
         return str(error)
     first = error.errors()[0]
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from invertune_plugin.adapters.nearest import nearest
+from invertune_plugin.config import nearest
 from invertune_plugin.errors import InputError
 
 Filters = Mapping[str, frozenset[str]]
@@ -30,15 +30,15 @@ def parse_filters(words: Sequence[str], known: Sequence[Mapping[str, Any]]) -> F
         name, equals, value = word.partition("=")
         if not equals:
             raise InputError(f"Expected a filter name=value, got {word!r}. Write attack=badnets.")
+        if not values:
+            raise InputError(f"Expected something to choose {word!r} from, got nothing at all yet.")
         if name not in values:
             raise InputError(
-                f"Expected a known name in a filter, got {name!r}. "
-                f"Choose one of {nearest(name, sorted(values))}."
+                f"Expected a known name in a filter, got {name!r}. {nearest(name, sorted(values))}"
             )
         if value not in values[name]:
             raise InputError(
-                f"Expected a known {name}, got {value!r}. "
-                f"Choose one of {nearest(value, sorted(values[name]))}."
+                f"Expected a known {name}, got {value!r}. {nearest(value, sorted(values[name]))}"
             )
         found[name] = found.get(name, frozenset()) | {value}
     return found

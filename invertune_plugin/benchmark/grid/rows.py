@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, Claim
+from invertune_plugin.benchmark.grid.lineage import lineage
 from invertune_plugin.benchmark.grid.store import Store
 
 Row = dict[str, Any]
@@ -14,16 +16,18 @@ COSTS = ("seconds", "bare_seconds", "peak_mb", "peak_gpu_mb")
 BOUNDS = ("_low", "_high", "_n")
 PLAIN = ("auroc", "ca_lost", "false_alarm")
 """Shares that a row of one seed has without an interval."""
-_BESIDE = ("reason", "reliable", "commit", "created", "key")
+BESIDE = ("reason", "reliable", "commit", "created", "key", "settings")
 
 
 def rows_of(store: Store) -> list[Row]:
     """One row per claim and per mark, of older code too; sorted by names.
 
-    A row has kind, names, outcome, record and costs.
+    A row has kind, names, outcome, record and costs; ``settings`` is its ``lineage``.
     """
     claims = store.claims() + store.claims("failures")
-    return sorted((_row(claim) for claim in claims), key=lambda row: str(identity(row)))
+    by_key = {claim.about.key: claim for claim in claims}
+    rows = (_row(claim, lineage(claim, by_key)) for claim in claims)
+    return sorted(rows, key=lambda row: str(identity(row)))
 
 
 def identity(row: Row) -> tuple[tuple[str, str], ...]:
@@ -40,7 +44,12 @@ def flat(row: Row) -> Row:
 
 def is_rate(row: Row, name: str) -> bool:
     """Whether a field is a share with an interval."""
-    return row.get(name) is not None and all(f"{name}{bound}" in row for bound in BOUNDS)
+    return is_number(row.get(name)) and all(f"{name}{bound}" in row for bound in BOUNDS)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of a record is a finite number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_share(row: Row, name: str) -> bool:
@@ -102,29 +111,35 @@ def differences(before: Sequence[Row], after: Sequence[Row]) -> list[Difference]
     return found
 
 
-def _row(claim: Claim) -> Row:
+def _row(claim: Claim, settings: str) -> Row:
     cost = claim.cost
     row: Row = {"kind": claim.about.kind, "about": dict(claim.about.names)}
-    row |= {"outcome": claim.outcome, **claim.record}
+    row["outcome"] = claim.outcome
+    row |= {name: value for name, value in claim.record.items() if name not in row}
     if cost is not None:
         row |= {"seconds": cost.seconds, "peak_mb": cost.peak_mb}
         row |= {} if cost.peak_gpu_mb is None else {"peak_gpu_mb": cost.peak_gpu_mb}
     beside = (
         claim.reason,
         not claim.doubts,
-        claim.origin["commit"],
-        claim.origin["created"],
+        claim.origin.get("commit"),
+        str(claim.origin.get("created", "")),
         claim.about.key,
+        settings,
     )
-    return row | dict(zip(_BESIDE, beside, strict=True))
+    return row | dict(zip(BESIDE, beside, strict=True))
 
 
-def newest(rows: Iterable[Row]) -> dict[tuple[tuple[str, str], ...], Row]:
-    """Rows by ``identity``; of several about the same, from older code, the newest one.
+def newest(
+    rows: Iterable[Row], keys: Container[str] = ()
+) -> dict[tuple[tuple[str, str], ...], Row]:
+    """Rows by ``identity``; of several about the same, from other code, the one that counts.
 
-    That a cell cannot work is told only where nothing else is: it depends on what is installed.
+    That is one of ``keys``, else the newest. That a cell cannot work is told only where nothing
+    else is: it depends on what is installed.
     """
-    return {identity(row): row for row in sorted(rows, key=row_rank)}
+    ranked = sorted(rows, key=lambda row: (row["key"] in keys, *row_rank(row)))
+    return {identity(row): row for row in ranked}
 
 
 def row_rank(row: Row) -> tuple[bool, str]:
@@ -137,15 +152,20 @@ def rank(outcome: str, created: object) -> tuple[bool, str]:
     return outcome != IMPOSSIBLE, str(created)
 
 
-def current(rows: Iterable[Row]) -> list[Row]:
-    """The newest row about each cell, sorted by names."""
-    kept = newest(rows)
+def current(rows: Iterable[Row], keys: Container[str] = ()) -> list[Row]:
+    """The newest row about each cell, sorted by names.
+
+    Args:
+        rows: of a store.
+        keys: of cells whose rows count more than newer ones of other settings or code.
+    """
+    kept = newest(rows, keys)
     return [kept[about] for about in sorted(kept)]
 
 
 def _aside(name: str, row: Row) -> bool:
     """Whether a field is no result: a cost, a place, or a bound of a share that is compared."""
-    if name in _BESIDE or name.startswith(COSTS) or name == "about":
+    if name in BESIDE or name.startswith(COSTS) or name == "about":
         return True
     return any(name.endswith(bound) and is_rate(row, name[: -len(bound)]) for bound in BOUNDS)
 

@@ -125,7 +125,7 @@ class _Run:
             ) from error
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(cell, f"{type(error).__name__}: {error}", stored=False)
         else:
             self._ended(cell, done)

@@ -49,7 +49,7 @@ class Store:
         store = cls(root)
         card = root / "store.json"
         if not card.is_file():
-            if not create or (root.exists() and not (root.is_dir() and store._is_new())):
+            if not (create and store.is_new):
                 came = "something else" if root.exists() else "nothing"
                 raise InputError(
                     f"Expected a store in {root}, got {came}. Give the folder of a grid, or a new "
@@ -171,8 +171,9 @@ class Store:
         if link is None:
             return None
         return DiskFull(
-            f"Expected room for the results in {self.root}, got a disk that is full. All that "
-            "was stored before is kept: free some space and run the same command again."
+            f"Expected room for the results in {self.root} and for the files that they take, got "
+            f"a disk that is full ({link}). All that was stored before is kept: free some space "
+            "and run the same command again."
         )
 
     def _write(self, path: Path, text: str) -> None:
@@ -195,9 +196,12 @@ class Store:
     def _path(self, folder: str, key: str) -> Path:
         return self.root / folder / f"{key}.json"
 
-    def _is_new(self) -> bool:
-        """Whether the folder holds nothing, or a store whose making was stopped."""
-        return all(path.name.startswith(".") for path in self.root.iterdir())
+    @property
+    def is_new(self) -> bool:
+        """Whether the folder is absent, or holds nothing or a store whose making was stopped."""
+        if not self.root.exists():
+            return True
+        return self.root.is_dir() and all(p.name.startswith(".") for p in self.root.iterdir())
 
     @staticmethod
     def _check(card: Path) -> None:

@@ -9,11 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from invertune_plugin.benchmark.grid.rows import BOUNDS, Row, identity, is_rate, is_share, newest
+from invertune_plugin.benchmark.grid.rows import (
+    BESIDE,
+    BOUNDS,
+    Row,
+    identity,
+    is_rate,
+    is_share,
+    newest,
+)
 from invertune_plugin.metrics import Rate
 
 RESAMPLES = 10_000
-_TOLD_ONCE = ("kind", "about", "outcome", "reliable", "reason", "commit", "created", "key")
+_TOLD_ONCE = ("kind", "about", "outcome", *BESIDE)
+MIXED = "These seeds were run with different settings."
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
@@ -23,7 +32,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
     ``NAME_low`` and ``NAME_high``, the 95 % interval of ``bootstrap``, None for one seed. A bool
     becomes the share of seeds where it is true, with its Wilson interval. Texts stay where all
     seeds agree; ``outcome`` counts them where they do not. Of several rows about the same seed the
-    newest one counts.
+    newest one counts. Seeds of different settings are not reliable together.
     """
     groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in newest(rows).values():
@@ -63,12 +72,13 @@ def _merged(rows: Sequence[Row]) -> Row:
     first = rows[0]
     seeds = [str(row["about"]["seed"]) for row in rows if "seed" in row["about"]]
     about = {name: v for name, v in first["about"].items() if not name.endswith("seed")}
+    mixed = len({row.get("settings") for row in rows}) > 1
     merged: Row = {
         "kind": first["kind"],
         "about": about | ({"seeds": " ".join(seeds)} if seeds else {}),
         "outcome": _counted(row["outcome"] for row in rows),
-        "reliable": all(row["reliable"] for row in rows),
-        "reason": _agreed([row["reason"] for row in rows]),
+        "reliable": not mixed and all(row["reliable"] for row in rows),
+        "reason": MIXED if mixed else _agreed([row["reason"] for row in rows]),
     }
     for name in dict.fromkeys(name for row in rows for name in row):
         if name not in _TOLD_ONCE and not _is_bound(name, rows):

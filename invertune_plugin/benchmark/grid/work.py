@@ -83,7 +83,7 @@ def _computed(task: Task, store: Store, run_by: int | None) -> Done:
             result = task.compute(about.settings, parents, folder, _Log(folder / LOG))
             claim = claim_of(about, result, meter.read(), _files(folder))
             store.save(claim, folder)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if run_by not in (None, os.getppid()):
                 raise SystemExit("the run that asked for this is gone") from error
             if full := store.full(error):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -70,14 +70,18 @@ def group_of(names: Names) -> tuple[tuple[str, str], ...]:
     return tuple((name, _short(str(names[name]))) for name in told)
 
 
-def read_contents(store: Store) -> Contents:
+def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
     """Read all claims and marks of a store.
+
+    Args:
+        store: where they are.
+        keys: of cells whose claims count more than newer ones of other settings or code.
 
     Raises:
         InputError: a file is no claim.
     """
     every = store.claims() + store.claims("failures")
-    every.sort(key=lambda claim: rank(claim.outcome, claim.origin.get("created", "")))
+    every.sort(key=lambda claim: (claim.about.key in keys, *rank_of(claim)))
     newest = {
         identity({"kind": claim.about.kind, "about": claim.about.names}): claim for claim in every
     }
@@ -88,6 +92,11 @@ def read_contents(store: Store) -> Contents:
             cells.setdefault(place, {})[seed_of(claim.about.names)] = claim
     claims = {claim.about.key: claim for claim in every}
     return Contents(store, cells, claims, len(every) - len(newest), _fingerprint(store))
+
+
+def rank_of(claim: Claim) -> tuple[bool, str]:
+    """``rank`` of a claim."""
+    return rank(claim.outcome, claim.origin.get("created", ""))
 
 
 def seed_of(names: Names) -> str:

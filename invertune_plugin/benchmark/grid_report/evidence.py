@@ -195,6 +195,8 @@ def _log(store: Store, claim: Claim) -> str:
 
 def _file(store: Store, claim: Claim, name: str, most: int) -> bytes:
     """A file of a cell; nothing where it is gone, too large, or not inside the store."""
+    if "\0" in name:
+        return b""
     root = (store.root / "artefacts").resolve()
     path = (root / claim.about.key / name).resolve()
     if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > most:

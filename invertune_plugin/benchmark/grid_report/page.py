@@ -25,6 +25,7 @@ from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
 from invertune_plugin.benchmark.html import render_page, script, script_hash
 
 ROOM = 8 * 1024 * 1024
+MOST_LOST = 0.1
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,24 @@ def _glance(
 
 
 def _finding(table: GridTable, rows: Sequence[Standing]) -> str:
-    """The result of a table in a sentence; "" where no defence was measured on all its attacks."""
-    full = [row for row in rows if row.defense != NONE and row.attacks and complete(table, row)]
-    if not full or full[0].asr is None:
+    """The result of a table in a sentence; "" where no defence was measured on all its attacks.
+
+    A defence that costs more than ``MOST_LOST`` of the accuracy counts as none: it destroys models.
+    """
+    full = [row for row in rows if complete(table, row)]
+    bare = next((row.asr for row in full if row.defense == NONE), None)
+    useful = [row for row in full if row.defense != NONE and (row.ca_change or 0.0) >= -MOST_LOST]
+    if not useful:
         return ""
-    best, bare = full[0], next((row for row in rows if row.defense == NONE), None)
-    without = "" if bare is None or bare.asr is None else f" ({bare.asr:.1%} without defence)"
+    best = useful[0]
+    without = "" if bare is None else f" ({bare:.1%} without defence)"
     lost = "" if best.ca_change is None else f", CA {points(best.ca_change)} points"
     again = "" if best.rebound is None else f", {best.rebound:.1%} after rebound"
     count = f"{best.attacks} attack" + ("s" if best.attacks > 1 else "")
     told = f"{best.defense} leaves the lowest mean ASR over {count}: {best.asr:.1%}{without}"
-    return f"{told}{again}{lost}."
+    costly = [row.defense for row in full[: full.index(best)] if row.defense != NONE]
+    worse = f" Lower, at a CA of {100 * MOST_LOST:.0f} points less and more: {', '.join(costly)}."
+    return f"{told}{again}{lost}.{worse if costly else ''}"
 
 
 def _origins(contents: Contents) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from invertune_plugin.benchmark.grid.rows import BOUNDS
+from invertune_plugin.benchmark.grid.rows import BOUNDS, is_number
 from invertune_plugin.benchmark.grid.summary import bootstrap
 
 
@@ -49,11 +49,6 @@ def shares_in(record: Mapping[str, Any]) -> dict[str, Share]:
             value, low, high, n = numbers
             found[name] = Share(value, low, high, int(n))
     return found
-
-
-def is_number(value: object) -> bool:
-    """Whether a value of a record is a finite number, and no truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def mean_over_seeds(shares: Sequence[Share]) -> Mean:

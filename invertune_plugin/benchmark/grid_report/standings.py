@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from invertune_plugin.benchmark.grid_report.shares import is_number
+from invertune_plugin.benchmark.grid.rows import is_number
 from invertune_plugin.benchmark.grid_report.tables import NONE, GridTable, Position
 
 
@@ -50,8 +50,13 @@ def standings(table: GridTable) -> list[Standing]:
 
 
 def complete(table: GridTable, row: Standing) -> bool:
-    """Whether a defence was measured on all attacks of a table."""
-    return row.attacks == len([attack for attack in table.attacks if attack != NONE])
+    """Whether a defence has an ASR of all attacks and seeds of a table."""
+    cells = [table.positions[a, row.defense].claims for a in table.attacks if a != NONE]
+    return bool(cells) and all(
+        seed in claims and {"asr_after", "asr"} & claims[seed].record.keys()
+        for claims in cells
+        for seed in table.seeds
+    )
 
 
 def points(change: float) -> str:

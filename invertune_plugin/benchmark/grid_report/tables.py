@@ -9,12 +9,14 @@ from functools import cached_property
 from urllib.parse import quote
 
 from invertune_plugin.benchmark.grid.claims import Claim
+from invertune_plugin.benchmark.grid.lineage import lineage
 from invertune_plugin.benchmark.grid.summary import seed_order
 from invertune_plugin.benchmark.grid_report.contents import (
     Contents,
     Names,
     Place,
     place_of,
+    rank_of,
     seed_of,
 )
 from invertune_plugin.benchmark.grid_report.shares import Mean, mean_shares, shares_in
@@ -34,12 +36,14 @@ class Position:
         claims: what the store has, by seed.
         not_run: seeds that it has nothing on.
         means: of all shares over the seeds that have them.
+        mixed: whether its seeds, or what they rest on, were run with different settings.
     """
 
     place: Place
     claims: Mapping[str, Claim]
     not_run: tuple[str, ...]
     means: Mapping[str, Mean]
+    mixed: bool
 
     @property
     def link(self) -> str:
@@ -64,15 +68,6 @@ class Position:
     def doubtful(self) -> bool:
         """Whether any of its cells is."""
         return any(claim.doubts for claim in self.claims.values())
-
-    @cached_property
-    def mixed(self) -> bool:
-        """Whether its seeds were run with different settings."""
-        own = [
-            {name: value for name, value in claim.about.settings.items() if name != "seed"}
-            for claim in self.claims.values()
-        ]
-        return any(settings != own[0] for settings in own)
 
     @property
     def remarks(self) -> list[str]:
@@ -161,16 +156,25 @@ def _table(
     for attack in attacks:
         for defense in defenses:
             place = Place(group, attack, defense)
-            positions[attack, defense] = _position(place, contents.cells.get(place, {}), seeds)
+            positions[attack, defense] = _position(place, contents, seeds)
     before = {attack: _before(attack, group, defenses, positions, contents) for attack in attacks}
     kept = {attack: found for attack, found in before.items() if found.claims}
     return GridTable(group, attacks, defenses, seeds, positions, kept)
 
 
-def _position(place: Place, claims: Mapping[str, Claim], seeds: tuple[str, ...]) -> Position:
+def _position(place: Place, contents: Contents, seeds: tuple[str, ...]) -> Position:
+    claims = contents.cells.get(place, {})
     known = {seed: claims[seed] for seed in seeds if seed in claims}
     missing = tuple(seed for seed in seeds if seed not in claims)
-    return Position(place, known, missing, mean_shares(shares_in(c.record) for c in known.values()))
+    return _positioned(place, known, missing, contents)
+
+
+def _positioned(
+    place: Place, known: Mapping[str, Claim], missing: tuple[str, ...], contents: Contents
+) -> Position:
+    means = mean_shares(shares_in(claim.record) for claim in known.values())
+    settings = {lineage(claim, contents.claims) for claim in known.values()}
+    return Position(place, known, missing, means, len(settings) > 1)
 
 
 def _before(
@@ -187,8 +191,9 @@ def _before(
             for key in claim.about.parents:
                 parent = contents.claims.get(key)
                 if parent is not None and parent.about.names.get("attack") == attack:
-                    found.setdefault(seed_of(claim.about.names), parent)
-    return _position(Place(group, attack, BEFORE), found, tuple(found))
+                    seed = seed_of(claim.about.names)
+                    found[seed] = max(found.get(seed, parent), parent, key=rank_of)
+    return _positioned(Place(group, attack, BEFORE), found, (), contents)
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
