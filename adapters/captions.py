@@ -48,14 +48,44 @@ class CaptionFile(VerifiedSet[Captions]):
         captions: dict[Path, list[str]] = {}
         for image, caption in _rows(path, image_column, caption_column):
             beside = path.parent / image
-            captions.setdefault(beside if beside.exists() else Path(image), []).append(caption)
+            captions.setdefault(beside if _exists(beside) else Path(image), []).append(caption)
         entries = [Entry(image, tuple(texts)) for image, texts in captions.items()]
         super().__init__(entries, size, str(path), min_images, threads)
 
 
-def _rows(path: Path, image_column: str, caption_column: str) -> list[tuple[str, str]]:
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; not for a path that no file can have."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _rows(path: Path, image_column: str, caption_column: str) -> list[tuple[str, str]]:
+    text = _text(path)
+    try:
+        delimiter = _delimiter(text.partition("\n")[0], path, image_column, caption_column)
+    except csv.Error as error:
+        raise _unreadable(path, 1, error) from error
+    rows: list[tuple[str, str]] = []
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    try:
+        for row in reader:
+            image, caption = ((row[c] or "").strip() for c in (image_column, caption_column))
+            if not image or not caption:
+                raise InputError(
+                    f"Expected a path and a caption in every row of {path}, got {image!r:.200} and "
+                    f"{caption!r:.200} in line {reader.line_num}. Complete the row or remove it."
+                )
+            rows.append((image, caption))
+    except csv.Error as error:
+        raise _unreadable(path, reader.reader.line_num, error) from error
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(
             f"Expected a caption table at {path}, got nothing there. Check the path."
@@ -64,30 +94,20 @@ def _rows(path: Path, image_column: str, caption_column: str) -> list[tuple[str,
         raise InputError(
             f"Expected a caption table in UTF-8 at {path}, got: {error}. Save it as UTF-8."
         ) from error
-    header = text.partition("\n")[0]
+
+
+def _delimiter(header: str, path: Path, image_column: str, caption_column: str) -> str:
     for delimiter in DELIMITERS:
         columns = next(csv.reader([header], delimiter=delimiter), [])
         if {image_column, caption_column} <= set(columns):
-            break
-    else:
-        raise InputError(
-            f"Expected the columns {image_column!r} and {caption_column!r} in {path}, got the "
-            f"header {header.strip()[:200]!r}. Rename the columns or name the ones to use."
-        )
-    rows: list[tuple[str, str]] = []
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
-    try:
-        for row in reader:
-            image, caption = ((row[c] or "").strip() for c in (image_column, caption_column))
-            if not image or not caption:
-                raise InputError(
-                    f"Expected a path and a caption in every row of {path}, got {image!r} and "
-                    f"{caption!r} in line {reader.line_num}. Complete the row or remove it."
-                )
-            rows.append((image, caption))
-    except csv.Error as error:
-        raise InputError(
-            f"Expected a readable row in line {reader.line_num} of {path}, got: {error}. "
-            "Correct the line."
-        ) from error
-    return rows
+            return delimiter
+    raise InputError(
+        f"Expected the columns {image_column!r} and {caption_column!r} in {path}, got the "
+        f"header {header.strip()[:200]!r}. Rename the columns or name the ones to use."
+    )
+
+
+def _unreadable(path: Path, line: int, error: csv.Error) -> InputError:
+    return InputError(
+        f"Expected a readable row in line {line} of {path}, got: {error}. Correct the line."
+    )

@@ -45,3 +45,23 @@ def match_names(own: Sequence[str], wanted: Sequence[str]) -> list[int]:
             )
         found.append(candidates[0])
     return found
+
+
+def counted_in(
+    own: Sequence[str] | None, wanted: Sequence[str] | None
+) -> tuple[list[str], list[int]]:
+    """The class names that labels shall count in, and what each label of a data set is in them.
+
+    Args:
+        own: names that the data set's labels count in; None where it does not say.
+        wanted: class names of the model; None takes ``own``.
+
+    Returns:
+        Class names, and the new label per label: -1 where it has none. Where ``own`` is None,
+        labels are taken as they are.
+
+    Raises:
+        InputError: an own name fits several class names and equals none of them.
+    """
+    names = list(wanted if wanted is not None else own or ())
+    return names, list(range(len(names))) if own is None else match_names(own, names)

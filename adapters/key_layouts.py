@@ -28,20 +28,23 @@ _COUNTERS = ("total_ops", "total_params")
 _TRANSFORMERS_LAYOUT = ("vision_model.", "text_model.")
 
 
-def load_weights(
+def fitting_weights(
     model: nn.Module, state_dict: Mapping[str, Tensor], architecture: str, source: str
-) -> None:
-    """Load weights into an open_clip model; every key and shape must fit.
+) -> dict[str, Tensor]:
+    """Weights under the names of an open_clip model; every key and shape must fit.
 
     OpenAI's layout (also that of CleanCLIP, BadCLIP and PAR), open_clip's (also that of
     Detect-CLIP-Backdoor-Samples), and open_clip's with the text tower under ``text.`` are
     understood. The counters that thop leaves in a model are dropped.
 
     Args:
-        model: what receives the weights.
+        model: what shall receive the weights; its own are not read.
         state_dict: name -> fp32 tensor.
         architecture: name of the model, for messages.
         source: where the weights came from, for messages.
+
+    Returns:
+        What the model's ``load_state_dict`` takes.
 
     Raises:
         InputError: keys or shapes differ; the message lists the differences.
@@ -65,7 +68,7 @@ def load_weights(
             + "\n".join(lines)
             + f"\n{_advice(state_dict, expected)}"
         )
-    model.load_state_dict(fitted, strict=True)
+    return fitted
 
 
 def _to_layout(

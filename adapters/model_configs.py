@@ -104,6 +104,8 @@ def build_model(spec: ModelSpec) -> nn.Module:
         else:
             kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
         model: nn.Module = kind(**config)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"Expected a model config that open_clip can build, got {spec.name}: "

@@ -14,7 +14,8 @@ import torch
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
-from invertune_plugin.adapters.key_layouts import load_weights
+from invertune_plugin.adapters.empty_models import empty_model
+from invertune_plugin.adapters.key_layouts import fitting_weights
 from invertune_plugin.adapters.model_configs import (
     ModelSpec,
     Tokenizer,
@@ -91,9 +92,12 @@ def load_clip(
     if quick_gelu is None:
         quick_gelu = uses_quick_gelu(spec, weights, card, state_dict)
     spec = dataclasses.replace(spec, config={**spec.config, "quick_gelu": quick_gelu})
+    if weights.path is not None:
+        empty = empty_model(spec, state_dict, weights.source)
+        state_dict = fitting_weights(empty, state_dict, spec.name, weights.source)
     model = build_model(spec)
     if weights.path is not None:
-        load_weights(model, state_dict, spec.name, weights.source)
+        model.load_state_dict(state_dict, strict=True)
     preprocess = merge_preprocess_dict(PreprocessCfg(), spec.preprocess)
     for known in (weights.preprocess, card.get("preprocess_cfg")):
         if isinstance(known, Mapping):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.adapters.class_names import match_names
+from invertune_plugin.adapters.class_names import counted_in
 from invertune_plugin.adapters.data_root import data_file, data_root
 from invertune_plugin.adapters.parquet_table import ParquetSet
 from invertune_plugin.data import Captions
@@ -53,12 +53,7 @@ class ParquetImages(ParquetSet[int]):
                 f"{self.paths[0]}, got none. Pass class_names (in label order), or "
                 "label_column=None for images without labels."
             )
-        self.class_names: list[str] = list(class_names if class_names is not None else own or ())
-        self._label = (
-            list(range(len(self.class_names)))
-            if own is None
-            else match_names(own, self.class_names)
-        )
+        self.class_names, self._label = counted_in(own, class_names)
 
     def _own_names(self) -> list[str] | None:
         names = [_class_label_names(schema, self.text_column) for schema in self._schemas]

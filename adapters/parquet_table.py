@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from invertune_plugin.adapters.images import decode
 from invertune_plugin.errors import InputError
 
 T = TypeVar("T")
+_BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def schema_of(path: Path) -> Any:
@@ -31,9 +33,22 @@ def schema_of(path: Path) -> Any:
         raise InputError(f"Expected a Parquet file at {path}, got none there. Check the path.")
     try:
         return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
+    except _BROKEN as error:
         raise InputError(
             f"Expected a Parquet file at {path}, got something else: {error}. Check the path."
+        ) from error
+
+
+@contextmanager
+def _reading(*paths: Path) -> Iterator[None]:
+    """Say of damaged pages, which show only when they are read, which file they are in."""
+    try:
+        yield
+    except _BROKEN as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"Expected a whole Parquet file at {', '.join(map(str, paths))}, got: {told}. "
+            "Copy or download it again."
         ) from error
 
 
@@ -105,10 +120,12 @@ class ParquetSet(EncodedSet[T]):
         return pc.struct_field(column, [[field.name for field in column.type].index("bytes")])
 
     def _column(self, name: str) -> Any:
-        tables = [
-            pq.read_table(path, columns=[name], memory_map=True, partitioning=None)
-            for path in self.paths
-        ]
+        tables = []
+        for path in self.paths:
+            with _reading(path):
+                tables.append(
+                    pq.read_table(path, columns=[name], memory_map=True, partitioning=None)
+                )
         return pa.chunked_array([chunk for table in tables for chunk in table.column(name).chunks])
 
     @cached_property
@@ -118,7 +135,8 @@ class ParquetSet(EncodedSet[T]):
     @cached_property
     def _texts(self) -> list[T]:
         column = self._column(self.text_column) if self.text_column else None
-        return self._read_texts(column, len(self), 0)
+        with _reading(*self.paths):
+            return self._read_texts(column, len(self), 0)
 
     @property
     def texts(self) -> Sequence[T]:
@@ -154,7 +172,7 @@ class ParquetSet(EncodedSet[T]):
         """
         first = 0
         for path in self.paths:
-            with pq.ParquetFile(path) as file:
+            with _reading(path), pq.ParquetFile(path) as file:
                 for rows in file.iter_batches(batch_rows, columns=self._columns):
                     column = rows.column(self.text_column) if self.text_column else None
                     texts = self._read_texts(column, rows.num_rows, first)

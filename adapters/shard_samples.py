@@ -10,6 +10,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +19,22 @@ from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 
 FIRST_MEMBERS = 8
+MOST_TEXT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a shard.
+
+    Attributes:
+        image: the member that holds it.
+        texts: its other parts, by extension.
+        reason: why it cannot be used; empty where it can.
+    """
+
+    image: tarfile.TarInfo
+    texts: dict[str, str]
+    reason: str = ""
 
 
 def has_labels(path: Path) -> bool:
@@ -30,14 +47,18 @@ def has_labels(path: Path) -> bool:
         return any(member.name.lower().endswith(".cls") for member in islice(shard, FIRST_MEMBERS))
 
 
-def samples(path: Path, extensions: Sequence[str]) -> list[tuple[tarfile.TarInfo, dict[str, str]]]:
+def samples(path: Path, extensions: Sequence[str]) -> list[Sample]:
     """The images of a shard, each with those of its other parts that have these extensions.
+
+    A sample cannot be used where one of these members is a sparse file, or a text of more than
+    ``MOST_TEXT`` bytes: neither is read.
 
     Raises:
         InputError: the shard is missing, no tar file, or ends too early.
     """
     images: dict[str, tarfile.TarInfo] = {}
     texts: dict[str, dict[str, str]] = {}
+    reasons: dict[str, str] = {}
     with _opened(path) as shard:
         for member in shard:
             folder, base = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
@@ -45,12 +66,21 @@ def samples(path: Path, extensions: Sequence[str]) -> list[tuple[tarfile.TarInfo
             if not member.isreg() or not stem:
                 continue
             key, extension = str(folder / stem), extension.lower()
-            if f".{extension}" in EXTENSIONS:
+            is_image = f".{extension}" in EXTENSIONS
+            if is_image:
                 images[key] = member
-            elif extension in extensions and (file := shard.extractfile(member)):
+            elif extension not in extensions:
+                continue
+            if member.issparse():
+                reasons[key] = f"{base} is a sparse file"
+            elif not is_image and member.size > MOST_TEXT:
+                reasons[key] = f"{base} is longer than {MOST_TEXT} bytes"
+            elif not is_image and (file := shard.extractfile(member)):
                 text = file.read().decode("utf-8", errors="replace").strip()
                 texts.setdefault(key, {})[extension] = text
-    return [(member, texts.get(key, {})) for key, member in images.items()]
+    return [
+        Sample(member, texts.get(key, {}), reasons.get(key, "")) for key, member in images.items()
+    ]
 
 
 @contextmanager
@@ -58,9 +88,10 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as shard:
             yield shard
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, tarfile.TarError, MemoryError, OverflowError, ValueError) as error:
         raise InputError(
-            f"Expected an uncompressed tar file at {path}, got: {error}. "
+            f"Expected an uncompressed tar file at {path}, got: "
+            f"{str(error) or type(error).__name__}. "
             "Check the path; unpack a compressed shard first."
         ) from error
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from invertune_plugin.adapters.class_names import match_names
-from invertune_plugin.adapters.shard_samples import captions_of, samples
+from invertune_plugin.adapters.class_names import counted_in
+from invertune_plugin.adapters.shard_samples import Sample, captions_of, samples
 from invertune_plugin.adapters.verified import Entry, VerifiedSet
 from invertune_plugin.data import Captions
 from invertune_plugin.errors import InputError
 
+T = TypeVar("T")
 CLASS_NAMES = "classnames.txt"
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
@@ -41,7 +43,7 @@ class ShardPairs(VerifiedSet[Captions]):
         threads: threads of the pass that finds unreadable images.
 
     Attributes:
-        unreadable: images that were skipped, as shard/member.
+        unreadable: images that were skipped, as shard/member; also for captions of no use.
 
     Raises:
         InputError: a shard is missing or no tar file, or too few images can be read.
@@ -55,10 +57,10 @@ class ShardPairs(VerifiedSet[Captions]):
         threads: int = 2,
     ) -> None:
         entries = [
-            Entry(path, captions, image.offset_data, image.size, image.name)
+            _entry(path, sample, captions)
             for path in map(Path, paths)
-            for image, parts in samples(path, ("txt", "json"))
-            if (captions := captions_of(parts))
+            for sample in samples(path, ("txt", "json"))
+            if (captions := captions_of(sample.texts)) or sample.reason
         ]
         super().__init__(entries, size, _listed(paths), min_images, threads)
 
@@ -80,7 +82,7 @@ class ShardImages(VerifiedSet[int]):
 
     Attributes:
         class_names: what the labels mean.
-        unreadable: images that were skipped, as shard/member.
+        unreadable: images that were skipped, as shard/member; also for labels of no use.
 
     Raises:
         InputError: a shard is missing or no tar file, there are no class names, a label is out of
@@ -101,32 +103,29 @@ class ShardImages(VerifiedSet[int]):
                 f"Expected {CLASS_NAMES} beside {paths[0]}, got none. "
                 "Pass class_names, in label order."
             )
-        self.class_names: list[str] = list(class_names if class_names is not None else own or ())
-        label = (
-            list(range(len(self.class_names)))
-            if own is None
-            else match_names(own, self.class_names)
-        )
+        self.class_names, label = counted_in(own, class_names)
         entries = [
-            Entry(
-                path,
-                _label(parts["cls"], label, path / image.name),
-                image.offset_data,
-                image.size,
-                image.name,
-            )
+            _entry(path, sample, _label(sample, label, path))
             for path in map(Path, paths)
-            for image, parts in samples(path, ("cls",))
-            if "cls" in parts
+            for sample in samples(path, ("cls",))
+            if "cls" in sample.texts or sample.reason
         ]
         super().__init__(entries, size, _listed(paths), min_images, threads)
 
 
-def _label(text: str, label: Sequence[int], where: Path) -> int:
+def _entry(path: Path, sample: Sample, text: T) -> Entry[T]:
+    image = sample.image
+    return Entry(path, text, image.offset_data, image.size, image.name, sample.reason)
+
+
+def _label(sample: Sample, label: Sequence[int], path: Path) -> int:
+    if sample.reason:
+        return -1
+    text = sample.texts["cls"]
     if not text.isdecimal() or len(text) > 9 or int(text) >= len(label):
         raise InputError(
-            f"Expected labels from 0 to {len(label) - 1}, got {text[:20]!r} for {where}. "
-            "Correct the class names or the label."
+            f"Expected labels from 0 to {len(label) - 1}, got {text[:20]!r} for "
+            f"{path / sample.image.name}. Correct the class names or the label."
         )
     return label[int(text)]
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from invertune_plugin.adapters.encoded import EncodedSet
-from invertune_plugin.adapters.images import UnreadableImage, open_rgb, pixel_key
+from invertune_plugin.adapters.images import open_rgb, pixel_key
+from invertune_plugin.decoding import UnreadableImage
 from invertune_plugin.errors import InputError
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+MOST_SHOWN = 300
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class Entry(Generic[T]):
         offset: first byte of the image in the file.
         length: bytes of the image; -1 for all that follow.
         member: name inside the archive; empty for a plain file.
+        reason: why it cannot be used, where that is known before it is read.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class Entry(Generic[T]):
     offset: int = 0
     length: int = -1
     member: str = ""
+    reason: str = ""
 
     def read(self) -> bytes:
         """The encoded image."""
@@ -45,12 +49,16 @@ class Entry(Generic[T]):
 
 def _check(entry: Entry[T]) -> bytes | str:
     """The content key of a readable image, the reason for an unreadable one."""
+    if entry.reason:
+        return entry.reason
     try:
         return pixel_key(open_rgb(entry.read()))
     except UnreadableImage as error:
         return error.reason
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError as error:
+        return str(error)
 
 
 class VerifiedSet(EncodedSet[T]):
@@ -120,6 +128,8 @@ class VerifiedSet(EncodedSet[T]):
 def _first_few(reasons: dict[Path, str], few: int = 3) -> str:
     if not reasons:
         return ""
-    names = "; ".join(f"{path} ({reason})" for path, reason in list(reasons.items())[:few])
+    names = "; ".join(
+        f"{path!s:.{MOST_SHOWN}} ({reason})" for path, reason in list(reasons.items())[:few]
+    )
     more = f"; and {len(reasons) - few} more" if len(reasons) > few else ""
     return f"Unreadable: {names}{more}. "

@@ -36,6 +36,7 @@ CARD_KEY = "invertune_card"
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
+MOST_NUMBERS = 2
 _MAX_NESTING = 4
 
 
@@ -160,6 +161,7 @@ def _unwrap(content: Any, path: Path) -> Mapping[Any, Any]:
 
 
 def _plain_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    _refuse_repeated(content, path)
     tensors: dict[str, Tensor] = {}
     odd: list[str] = []
     for name, value in content.items():
@@ -176,6 +178,17 @@ def _plain_tensors(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     if not any(value.is_floating_point() for value in tensors.values()):
         raise _no_state_dict(path, "a dict without weights")
     return tensors
+
+
+def _refuse_repeated(content: Mapping[Any, Any], path: Path) -> None:
+    """Refuse tensors that share memory by the thousand: as fp32 each takes its own."""
+    dense = [value for value in content.values() if isinstance(value, Tensor) and _is_dense(value)]
+    numbers, size = sum(value.numel() for value in dense), path.stat().st_size
+    if numbers > MOST_NUMBERS * size:
+        raise InputError(
+            f"Expected at most {MOST_NUMBERS} numbers a byte in {path}, got {numbers} in {size} "
+            "bytes, of tensors that share memory. Save each of them once."
+        )
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -14,6 +14,7 @@ import torch
 from invertune_plugin.errors import InputError
 
 _SAFE_PICKLE_TORCH = (2, 6)
+_ARCHIVE = b"PK\x03\x04"
 _BESIDE_WEIGHTS = (
     "argparse.Namespace",
     "numpy.dtype",
@@ -48,7 +49,8 @@ def read_pickle(path: Path) -> Any:
         What was pickled: tensors on the CPU, containers, plain values, and empty objects.
 
     Raises:
-        InputError: torch is too old, the file is damaged, or it asks to run code.
+        InputError: torch is too old, the file is damaged, asks to run code, or would grow when it
+            is read.
     """
     version = tuple(int(part) for part in torch.__version__.split(".")[:2])
     if version < _SAFE_PICKLE_TORCH:
@@ -56,12 +58,7 @@ def read_pickle(path: Path) -> Any:
             f"Expected torch 2.6 or newer to read the pickle {path} safely, got "
             f"{torch.__version__}. Update torch, or convert the file to safetensors."
         )
-    if _is_torchscript(path):
-        raise InputError(
-            f"Expected a state dict in {path}, got a TorchScript archive, which holds code. "
-            "Save its state_dict() as safetensors where you trust it; for OpenAI's own models "
-            "pass the tag 'openai' instead of a file."
-        )
+    _check_archive(path)
     try:
         with torch.serialization.safe_globals(_INERT):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -87,12 +84,28 @@ def damaged(path: Path, kind: str, error: Exception) -> InputError:
     )
 
 
-def _is_torchscript(path: Path) -> bool:
+def _check_archive(path: Path) -> None:
+    """Refuse TorchScript, and records that are larger in memory than in the file."""
     try:
+        with path.open("rb") as file:
+            if file.read(len(_ARCHIVE)) != _ARCHIVE:
+                return
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
+            records = archive.infolist()
+    except Exception as error:
+        raise damaged(path, "PyTorch", error) from error
+    if any(record.filename.endswith("/constants.pkl") for record in records):
+        raise InputError(
+            f"Expected a state dict in {path}, got a TorchScript archive, which holds code. "
+            "Save its state_dict() as safetensors where you trust it; for OpenAI's own models "
+            "pass the tag 'openai' instead of a file."
+        )
+    size, stored = sum(record.file_size for record in records), path.stat().st_size
+    if size > stored or any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise InputError(
+            f"Expected records as torch.save stores them in {path}, got compressed or repeated "
+            f"ones ({size} bytes in a file of {stored}). Save the state_dict() with torch.save."
+        )
 
 
 def _inert(path: str) -> type[_Inert]:

@@ -6,8 +6,9 @@ images are classified among the distinct captions.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from invertune_plugin.data import Captions, PairSet, to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last
 from invertune_plugin.processes import ALONE, Processes
-from invertune_plugin.resuming import load_state, save_state
+from invertune_plugin.resuming import Stateful, load_state, save_state
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 Report = Callable[[int, int, float], None]
@@ -61,6 +62,24 @@ class TrainingConfig:
     freeze: Literal["none", "text", "image"] = "none"
     workers: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no training can take."""
+        steps = self.epochs if self.max_steps is None else self.max_steps
+        least = {"epochs or max_steps": steps, "shift": self.shift, "workers": self.workers}
+        for name, value in {**least, "weight_decay": self.weight_decay}.items():
+            if not 0 <= value < math.inf:
+                raise InputError(f"Expected {name} of 0 or more, got {value}. Raise it.")
+        if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
+            raise InputError(
+                "Expected batches of one or more and a positive learning rate, got "
+                f"{self.batch_size} and {self.learning_rate}. Leave them out for the defaults."
+            )
+        if not 0 <= self.warmup <= 1:
+            raise InputError(
+                f"Expected a warm-up share from 0 to 1, got {self.warmup}. Write 0.2 for a fifth "
+                "of the steps."
+            )
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ def train_contrastive(
     report: Report | None = None,
     penalty: Penalty | None = None,
     schedule: Schedule | None = None,
+    beside: Mapping[str, Stateful] | None = None,
     processes: Processes = ALONE,
 ) -> None:
     """Train the CLIP inside a classifier, in place; its class weights are renewed at the end.
@@ -113,10 +133,12 @@ def train_contrastive(
         penalty: of each batch, added to the loss.
         schedule: (steps done, steps in all) -> factor on the learning rate, instead of the rise and
             the cosine of ``config.warmup``.
+        beside: what else is kept and gone on from, by name, such as a penalty with a state.
         processes: that train together; one of them saves. BatchNorm sees the batch of all.
 
     Raises:
-        InputError: there are no pairs, or the processes cannot share a batch.
+        InputError: there are no pairs, the processes cannot share a batch, or the state that was
+            kept is damaged or cannot be written.
     """
     if len(pairs) == 0:
         raise InputError("Expected image-caption pairs to train on, got none.")
@@ -129,7 +151,9 @@ def train_contrastive(
     steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
     factor = _one_cycle(steps, config.warmup) if schedule is None else _bound(schedule, steps)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    done = load_state(resume_path, clip=clip, optimizer=optimizer, schedule=rates)
+    parts: dict[str, Stateful] = {"clip": clip, "optimizer": optimizer, "schedule": rates}
+    parts |= beside or {}
+    done = load_state(resume_path, **parts)
 
     @lru_cache(maxsize=KEPT_CAPTIONS)
     def tokens_of(caption: str) -> Tensor:
@@ -160,7 +184,7 @@ def train_contrastive(
                 if done == steps:
                     break
             if processes.is_main:
-                save_state(resume_path, done, clip=clip, optimizer=optimizer, schedule=rates)
+                save_state(resume_path, done, **parts)
     for parameter in clip.parameters():
         parameter.requires_grad_(True)
     clip.zero_grad(set_to_none=True)
@@ -186,6 +210,19 @@ def contrastive_loss(images: Tensor, texts: Tensor, owners: Tensor, scale: Tenso
     return (among_texts + among_images) / 2
 
 
+def stream(seed: int, number: int, purpose: str = "") -> int:
+    """The seed of what is drawn for one step or epoch; another purpose draws other numbers.
+
+    The order of an epoch and the augmentation of a step have no purpose, and so share theirs: the
+    measured models were trained like that.
+    """
+    plain = seed * 100_003 + number
+    if not purpose:
+        return plain
+    digest = hashlib.blake2b(f"{purpose}:{plain}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
 def _encoded(
     clip: Any,
     images: Tensor,
@@ -209,7 +246,7 @@ def _epoch(
     pairs: PairSet, config: TrainingConfig, epoch: int, skip: int, processes: Processes
 ) -> Iterator[tuple[Tensor, list[str]]]:
     """This process's share of each batch of an epoch, from batch ``skip`` on."""
-    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
+    generator = torch.Generator().manual_seed(stream(config.seed, epoch))
     order = torch.randperm(len(pairs), generator=generator)
     choices = torch.randint(2**31, (len(pairs),), generator=generator)
     size = min(config.batch_size, len(pairs))
@@ -244,7 +281,7 @@ class _Indexed(Dataset[tuple[int, Tensor, Captions]]):
 def _augment(images: Tensor, config: TrainingConfig, step: int, processes: Processes) -> Tensor:
     """Random mirror images and translations of ``uint8 [N, 3, H, W]``, edges repeated."""
     count, _, height, width = images.shape
-    generator = torch.Generator().manual_seed(config.seed * 100_003 + step)
+    generator = torch.Generator().manual_seed(stream(config.seed, step))
     total = count * processes.count
     flips = processes.share(torch.rand(total, generator=generator) < 0.5)
     moves = torch.randint(-config.shift, config.shift + 1, (2, total, 1), generator=generator)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from toys import NAMES, assert_same, copied, noise_images, toy_classifier
 
 from invertune_plugin.attacks.attack import AttackConfig, Victim, plant
 from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
-from invertune_plugin.attacks.evasion import DecoupledTarget, SpreadUnits
+from invertune_plugin.attacks.evasion import DecoupledTarget, EvasionConfig, SpreadUnits, penalty_of
 from invertune_plugin.attacks.hardening import HardeningConfig, hardened
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation, projected
 from invertune_plugin.benchmark.models import described
@@ -151,6 +154,13 @@ def test_what_the_data_do_not_allow_is_refused() -> None:
     sources = {"trigger": PATCH, "sources": ["star"]}
     with pytest.raises(InputError, match="source words other than the target"):
         attacked(parse(AttackConfig, SHORT | sources), clean)
+    for name in ("several targets", "badclip"):
+        settings = SHORT | ATTACKS[name] | {"also": [{"trigger": PATCH, "target": "unicorn"}]}
+        with pytest.raises(InputError, match="Expected one of the 4 classes, got 'unicorn'"):
+            plant(parse(AttackConfig, settings), clean, None, None, 0)  # type: ignore[arg-type]
+    sources = {"trigger": PATCH, "sources": ["cat", "unicorn"]}
+    with pytest.raises(InputError, match="name the source word 'unicorn', got none of 48"):
+        attacked(parse(AttackConfig, SHORT | sources), clean)
     others = InMemory(noise_images(8), [0] * 8)
     pairs = ClassCaptions(others, NAMES, TEMPLATES)
     for name in ("badclip", "badencoder"):
@@ -158,6 +168,9 @@ def test_what_the_data_do_not_allow_is_refused() -> None:
             plant(config_of(name), clean, pairs, others, 0)
         with pytest.raises(InputError, match="Give the attacker's images"):
             plant(config_of(name), clean, pairs, None, 0)
+    target_only = InMemory(noise_images(8), [clean.class_index("star")] * 8)
+    with pytest.raises(InputError, match="images of other classes than the target to perturb, got"):
+        plant(config_of("universal"), clean, pairs, target_only, 0)
     with pytest.raises(InputError, match="a patch of 1 to 32 pixels, got size 40"):
         craft_patch(clean, others.images, others.images, 0, PatchCrafting(size=40))
 
@@ -219,22 +232,71 @@ class Suspect(nn.Module):
 
 
 def test_spread_units_by_hand() -> None:
-    pixels = torch.zeros(2, 3, 8, 8)
+    pixels, keys = torch.zeros(2, 3, 8, 8), torch.arange(2)
     trigger = Patch(size=4, pattern="white")
-    even = SpreadUnits(Suspect(torch.ones(4)), trigger)
-    assert float(even(pixels).detach()) == pytest.approx(0, abs=1e-6)
-    one = SpreadUnits(Suspect(torch.tensor([1.0, 0, 0, 0])), trigger)
-    assert float(one(pixels).detach()) == pytest.approx(math.log(4))
+    even = SpreadUnits(Suspect(torch.ones(4)), EvasionConfig(), trigger)
+    assert float(even.term(pixels, keys).detach()) == pytest.approx(0, abs=1e-6)
+    one = SpreadUnits(Suspect(torch.tensor([1.0, 0, 0, 0])), EvasionConfig(), trigger)
+    assert float(one.term(pixels, keys).detach()) == pytest.approx(math.log(4))
+
+
+def batch_of(unit: Tensor, step: int) -> Any:
+    return SimpleNamespace(images=unit, step=step)
+
+
+def test_a_trigger_in_random_places_is_spread_from_all_of_them() -> None:
+    """Each step puts it elsewhere, the same step where it was; the first as it always did."""
+    clean, unit, seen = toy_classifier("rn"), to_unit(noise_images(8)), []
+
+    @dataclass(frozen=True)
+    class Watched(Patch):
+        def _apply(self, images: Tensor, keys: Tensor) -> Tensor:
+            seen.append(keys.tolist())
+            return super()._apply(images, keys)
+
+    config = EvasionConfig(images=4)
+    for step in (0, 1, 7, 1):
+        penalty_of(config, clean, Watched(place="random"), 2)(batch_of(unit, step))
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7], [28, 29, 30, 31], [4, 5, 6, 7]]
 
 
 def test_the_fought_perturbation_lives_on_within_its_bound() -> None:
     clean, unit = toy_classifier("rn"), to_unit(noise_images(8))
-    penalty = DecoupledTarget(clean, 2, 4 / 255)
-    for _ in range(8):
-        penalty(unit)
-    assert penalty.delta is not None
-    assert float(penalty.delta.abs().max()) == pytest.approx(4 / 255)
-    assert confidence(clean, (unit + penalty.delta).clamp(0, 1), 2) > confidence(clean, unit, 2)
+    penalty = DecoupledTarget(clean, EvasionConfig("target", epsilon=4 / 255), 2)
+    for step in range(8):
+        penalty(batch_of(unit, step))
+    delta = penalty.kept["delta"]
+    assert float(delta.abs().max()) == pytest.approx(4 / 255)
+    assert confidence(clean, (unit + delta).clamp(0, 1), 2) > confidence(clean, unit, 2)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("against", ["target", "units"])
+def test_an_evasion_that_was_stopped_gives_the_same_victim(against: str, tmp_path: Path) -> None:
+    """Three steps an epoch, stopped within the second; the seconds before are counted, too."""
+    settings = SHORT | {"trigger": PATCH, "evasion": {"against": against, "images": 4}}
+    training = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
+    config = parse(AttackConfig, settings | {"training": training})
+    pairs, path = ClassCaptions(images(), NAMES, TEMPLATES), tmp_path / "state"
+
+    def stop(done: int, steps: int, loss: float) -> None:
+        if done == 4:
+            raise Stopped
+
+    def attack(**options: Any) -> Victim:
+        return plant(config, toy_classifier("rn"), pairs, None, 3, **options)
+
+    with pytest.raises(Stopped):
+        attack(resume_path=path, report=stop)
+    state = torch.load(path, weights_only=True)
+    state["stopwatch"]["seconds"] += 1000
+    torch.save(state, path)
+    resumed, whole = attack(resume_path=path), attack()
+    assert_same(resumed.classifier.state_dict(), copied(whole.classifier.state_dict()))
+    assert 0 < whole.seconds < 1000 < resumed.seconds
 
 
 @pytest.mark.parametrize("name", shipped_victims())

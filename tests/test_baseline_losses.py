@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from invertune_plugin.defenses.baselines.views import ImageViews, augmented_capt
 from invertune_plugin.defenses.repair import DefenderData
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import predict
-from invertune_plugin.training import Batch
+from invertune_plugin.training import Batch, stream
 
 ONE = torch.tensor(1.0)
 CAPTION = "a small brown dog sits on the old red sofa beside a window"
@@ -66,6 +67,24 @@ def test_clean_clip_adds_half_of_each_in_modal_loss() -> None:
     penalty = in_modal_penalty(Same(eye, eye.flip(0)), CleanClip(in_modal_weight=3.0), 0)
     expected = 3 * (math.log(1 + math.exp(-1)) + math.log(1 + math.e)) / 2
     assert penalty(batch_of(eye, eye, [0, 1])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"shift": 2}], ids=str)
+def test_clean_clip_does_not_draw_the_augmentation_again(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without augmentation the views are drawn as they were when they were measured."""
+    seeds: list[int] = []
+
+    def views(images: Tensor, _: ImageViews, generator: torch.Generator) -> Tensor:
+        seeds.append(generator.initial_seed())
+        return images
+
+    monkeypatch.setattr("invertune_plugin.defenses.baselines.clean_clip.image_views", views)
+    penalty = in_modal_penalty(Same(torch.eye(2), torch.eye(2)), CleanClip(**settings), 5)
+    penalty(batch_of(torch.eye(2), torch.eye(2), [0, 1], step=7))
+    assert (seeds == [5 * 100_003 + 7]) == (not settings)
+    assert stream(5, 7) == 5 * 100_003 + 7
 
 
 def test_one_caption_in_a_batch_has_no_other_to_be_told_from() -> None:

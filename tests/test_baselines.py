@@ -171,9 +171,10 @@ def test_an_unknown_repair_names_the_nearest() -> None:
     ("name", "options", "message"),
     [
         ("fine_tuning", {"epochs": 0}, "one epoch .or step. or more"),
-        ("fine_tuning", {"learning_rate": 0}, "a positive learning rate, got 10, 64 and 0"),
-        ("fine_tuning", {"max_steps": 0}, "got 0, 64"),
+        ("fine_tuning", {"learning_rate": 0}, "a positive learning rate, got 64 and 0"),
+        ("fine_tuning", {"max_steps": 0}, "got 0 and 64"),
         ("fine_tuning", {"warmup": 1.5}, "a warm-up share from 0 to 1, got 1.5"),
+        ("fine_tuning", {"shift": -1}, "shift of 0 or more, got -1"),
         ("fine_tuning", {"seed": 1}, "fine_tuning.seed"),
         ("clean_clip", {"in_modal_weight": 0}, "a positive in_modal_weight, got 0"),
         ("clean_clip", {"crop": 0}, "crop and word_share above 0"),

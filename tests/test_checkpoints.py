@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,44 @@ def test_torchscript_archives_are_refused(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         torch.jit.script(torch.nn.Linear(2, 2)).save(str(path))
     with pytest.raises(InputError, match="got a TorchScript archive, which holds code"):
+        read_state_dict(path)
+
+
+def rezipped(path: Path, compression: int, copies: int = 1) -> Path:
+    """The same archive with records compressed, or with one record under several names."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+        for number in range(copies - 1):
+            again = copy.copy(largest)
+            again.filename = f"{largest.filename}-{number}"
+            archive.filelist.append(again)
+    return path
+
+
+def test_archives_that_grow_when_they_are_read_are_refused(tmp_path: Path) -> None:
+    """200 MB of zeros fit into 200 kB, and one record can be listed many times."""
+    weights = {"w": torch.zeros(250_000)}
+    for bomb in (
+        rezipped(saved(tmp_path / "deflated.pt", weights), zipfile.ZIP_DEFLATED),
+        rezipped(saved(tmp_path / "listed.pt", weights), zipfile.ZIP_STORED, copies=3),
+    ):
+        with pytest.raises(InputError, match=r"as torch\.save stores .*\.pt, got compressed or"):
+            read_state_dict(bomb)
+    honest = rezipped(saved(tmp_path / "x.pt", weights), zipfile.ZIP_STORED)
+    assert torch.equal(read_state_dict(honest)["w"], weights["w"])
+
+
+def test_weights_that_are_listed_many_times_are_refused(tmp_path: Path) -> None:
+    """Views of one half-precision storage cost nothing in the file, and as fp32 much memory."""
+    stored = torch.zeros(100_000, dtype=torch.float16)
+    tied = saved(tmp_path / "tied.pt", {f"w{i}": stored for i in range(4)})
+    assert len(read_state_dict(tied)) == 4
+    path = saved(tmp_path / "x.pt", {f"w{i}": stored[i:] for i in range(50)})
+    with pytest.raises(InputError, match=r"2 numbers a byte in .*x\.pt, got 4998775 in \d+ bytes"):
         read_state_dict(path)
 
 

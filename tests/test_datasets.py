@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,20 @@ def test_white_is_what_the_file_says() -> None:
     narrow = Image.frombytes("I;16", (16, 16), (levels.astype("<u2") << 4).tobytes())
     narrow.tag_v2 = {258: (12,)}  # type: ignore[attr-defined]
     assert torch.equal(to_bytes(narrow), expected)
+
+
+@pytest.mark.parametrize("kind", [5, 12])
+def test_tags_of_a_wrong_type_make_an_image_unreadable(tmp_path: Path, kind: int) -> None:
+    """Pillow then raises TypeError or OverflowError; the other images are read all the same."""
+    tiff = bytearray(encode(picture(0), "TIFF"))
+    (directory,) = struct.unpack_from("<I", tiff, 4)
+    (count,) = struct.unpack_from("<H", tiff, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", tiff, entry) == (273,):  # StripOffsets
+            struct.pack_into("<H", tiff, entry + 2, kind)
+    write(tmp_path / "a.png", encode(picture(1)))
+    broken = write(tmp_path / "b.tif", bytes(tiff))
+    assert ImageFolderSet(tmp_path, 8).unreadable == [broken]
 
 
 def test_decode_refuses_what_would_blow_up_in_memory() -> None:
@@ -317,6 +332,26 @@ def test_caption_tables_that_cannot_be_used(tmp_path: Path) -> None:
         CaptionFile(write(tmp_path / "z.csv", b"filepath,title\n\xff\xfe,x\n"), 8)
 
 
+@pytest.mark.parametrize("path", ["word " * 100, "a\0.png", "a.png/b.png", "~" * 5000])
+def test_paths_of_a_caption_table_that_no_file_can_have(tmp_path: Path, path: str) -> None:
+    """For instance captions, where the two columns have been swapped."""
+    write(tmp_path / "a.png", encode(picture(0)))
+    table = write(tmp_path / "x.tsv", f"filepath\ttitle\n{path}\tone\na.png\ttwo\n".encode())
+    pairs = CaptionFile(table, 8)
+    assert list(pairs.texts) == [("two",)]
+    assert len(pairs.unreadable) == 1
+    with pytest.raises(InputError, match=r"at least 2 readable images .* got 1 of 2") as error:
+        CaptionFile(table, 8, min_images=2)
+    assert len(str(error.value)) < 600 + 2 * len(str(tmp_path))
+
+
+def test_cells_of_a_caption_table_that_are_too_long(tmp_path: Path) -> None:
+    long = b"x" * 200_000
+    for content, line in ((long, 1), (b"filepath,title\na.png," + long, 2)):
+        with pytest.raises(InputError, match=rf"in line {line} of .*got: field larger than"):
+            CaptionFile(write(tmp_path / "x.csv", content), 8)
+
+
 def test_caption_columns_can_be_named_and_cells_may_hold_line_breaks(folder: Path) -> None:
     path = write(
         folder / "x.csv", 'id,image,text\r\n1,loose.png,"two\r\nlines\u2028, one"\r\n'.encode()
@@ -381,6 +416,35 @@ def test_parquet_files_that_cannot_be_used(tmp_path: Path) -> None:
         list(images.stream())
 
 
+def test_parquet_files_with_damaged_pages(tmp_path: Path) -> None:
+    """The schema lies at the end of the file; what is in front of it shows when it is read."""
+    captions = [["a"]] * 6
+    path = write_parquet(
+        tmp_path / "p.parquet", [encode(picture(0))] * 6, captions, "captions", None
+    )
+    whole = path.read_bytes()
+    group = pq.read_metadata(path).row_group(0)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    for kind in ("image.bytes", "captions.list.element"):
+        chunk = next(c for c in chunks if c.path_in_schema == kind)
+        start = chunk.dictionary_page_offset or chunk.data_page_offset
+        damaged = whole[:start] + b"\xff" * 20 + whole[start + 20 :]
+        pairs = ParquetPairs(write(tmp_path / f"{kind}.parquet", damaged), 8)
+        with pytest.raises(InputError, match=rf"Parquet file at .*{kind}\.parquet, got: .*again"):
+            pairs[0]
+        with pytest.raises(InputError, match=rf"Parquet file at .*{kind}\.parquet, got: .*again"):
+            list(pairs.stream())
+
+
+def test_parquet_captions_that_are_no_unicode(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "p.parquet", [encode(picture(0))], ["_caption_"], "caption", None
+    )
+    path.write_bytes(path.read_bytes().replace(b"_caption_", b"_c\xffption_"))
+    with pytest.raises(InputError, match=r"whole Parquet file at .*got: 'utf-8' codec can't"):
+        pair_set(path, 8)[0]
+
+
 @pytest.mark.parametrize(
     ("column", "text"), [("captions", [["a", "b"], ["c"]]), ("caption", ["a", "c"])]
 )
@@ -429,6 +493,51 @@ def test_shards_are_read_in_place(tmp_path: Path) -> None:
     assert image_set(tmp_path / "x-001.tar", 8)[0][1] == -1
     with pytest.raises(InputError, match="uncompressed tar file"):
         ShardPairs([write(tmp_path / "y.tar", b"no tar")], 8)
+
+
+def add_sparse(path: Path, name: str, size: int) -> None:
+    """Add a member of ``size`` bytes that takes three blocks: all of it is a hole."""
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"GNU.sparse.size": str(size), "GNU.sparse.numblocks": "1",
+                        "GNU.sparse.map": f"{size},0"}  # fmt: skip
+    with tarfile.open(path, "a", format=tarfile.PAX_FORMAT) as shard:
+        shard.addfile(info)
+
+
+@pytest.mark.parametrize("extension", ["txt", "json", "png"])
+def test_holes_in_shards_are_not_filled(tmp_path: Path, extension: str) -> None:
+    content = {"0.png": encode(picture(0)), "0.txt": b"zero", "1.txt": b"one", "1.png": b""}
+    content.pop(f"1.{extension}", None)
+    path = write_shard(tmp_path / "x.tar", content)
+    add_sparse(path, f"1.{extension}", 1 << 40)
+    pairs = ShardPairs([path], 8)
+    assert list(pairs.texts) == [("zero",)]
+    assert pairs.unreadable == [path / "1.png"]
+    with pytest.raises(InputError, match=rf"1\.png \(1\.{extension} is a sparse file"):
+        ShardPairs([path], 8, min_images=2)
+
+
+@pytest.mark.parametrize("extension", ["txt", "cls"])
+def test_texts_in_shards_are_short(tmp_path: Path, extension: str) -> None:
+    content = {"0.png": encode(picture(0)), f"0.{extension}": b"0", "1.png": encode(picture(1)),
+               f"1.{extension}": b"0" * ((1 << 20) + 1)}  # fmt: skip
+    path = write_shard(tmp_path / "x.tar", content)
+    found = image_set(path, 8, ["cat", "dog"])
+    read: Any = getattr(found, "pairs", found)
+    assert len(read) == 1
+    assert read.unreadable == [path / "1.png"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_that_claim_more_than_there_is(tmp_path: Path, kind: bytes) -> None:
+    for size in (10**13, 1 << 70):
+        path = write_shard(tmp_path / "x.tar", {"0.txt": b"zero", "0.png": encode(picture(0))})
+        info = tarfile.TarInfo("1.txt")
+        info.size, info.type = size, kind
+        with tarfile.open(path, "a", format=tarfile.GNU_FORMAT) as shard:
+            shard.addfile(info)
+        with pytest.raises(InputError, match="Expected an uncompressed tar file at"):
+            pair_set(path, 8)
 
 
 def test_a_folder_of_one_series_of_shards_is_read_as_them(tmp_path: Path) -> None:

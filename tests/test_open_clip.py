@@ -24,7 +24,7 @@ from invertune_plugin.adapters.open_clip import (
     save_clip,
     zero_shot_classifier,
 )
-from invertune_plugin.checkpoints import file_sha256, read_card
+from invertune_plugin.checkpoints import file_sha256, read_card, write_checkpoint
 from invertune_plugin.errors import InputError
 
 CONFIGS = {"rn": rn_config, "vit": vit_config}
@@ -254,6 +254,38 @@ def test_another_architecture_gets_a_readable_difference(tmp_path: Path, vit: Pa
         "  of another shape (1): visual.conv1.weight is [16, 3, 8, 8], not [4, 3, 3, 3]" in message
     )
     assert "another architecture" in message
+
+
+@pytest.mark.parametrize(
+    ("part", "claims"),
+    [
+        ("text_cfg", {"vocab_size": 10**12}),
+        ("text_cfg", {"context_length": 10**9}),
+        ("vision_cfg", {"layers": 10**6}),
+        ("vision_cfg", {"image_size": 10**6, "patch_size": 1, "pos_embed_type": "sin_cos_2d"}),
+    ],
+)
+def test_what_a_card_claims_is_compared_before_memory_is_taken(
+    tmp_path: Path, part: str, claims: dict[str, Any]
+) -> None:
+    config = vit_config()
+    config[part].update(claims)
+    path = tmp_path / "x.safetensors"
+    write_checkpoint(path, {"w": torch.ones(1)}, {"model_config": config})
+    with pytest.raises(InputError, match=r"weights that do not fit|less than a tenth") as caught:
+        load_clip(None, path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_leaves_random_numbers_as_a_model_without_weights_does(
+    config: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    made, after = load_clip(config), torch.rand(3)
+    path = saved(tmp_path / "x.pt", made.model.state_dict())
+    torch.manual_seed(0)
+    assert torch.equal(outputs(load_clip(config, path)), outputs(made))
+    assert torch.equal(torch.rand(3), after)
 
 
 def test_a_transformers_checkpoint_is_recognised(tmp_path: Path, vit: Path) -> None:

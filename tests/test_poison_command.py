@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,7 +42,11 @@ def poison(
         config.write_text(text)
         data = lab / "images" if "mode" in text else lab / "pairs" / "captions.csv"
         given = {"data": data, "out": tmp_path / "out", "format": "folder", "size": SIZE, **options}
-        words = [part for name, value in given.items() for part in (f"--{name}", value)]
+        words = [
+            part
+            for name, value in given.items()
+            for part in ([f"--{name}"] if value is True else [f"--{name}", value])
+        ]
         monkeypatch.setattr("sys.argv", ["invertune", "poison", str(config), *map(str, words)])
         with pytest.raises(SystemExit) as left:
             cli.main()
@@ -152,3 +157,31 @@ def test_existing_output_needs_overwrite(poison: Command, tmp_path: Path, form: 
     assert code == 2
     assert "--overwrite" in said
     assert sorted((tmp_path / "out").rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("form", "spec"),
+    [("folder", "captions.csv"), ("parquet", "poisoned.parquet"), ("webdataset", "*.tar")],
+)
+def test_data_are_not_replaced_by_their_poisoned_copy(
+    poison: Command, tmp_path: Path, form: str, spec: str
+) -> None:
+    assert poison(GOOD, format=form)[0] == 0
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    code, said = poison(GOOD, data=tmp_path / "out" / spec, format=form, overwrite=True)
+    assert code == 2
+    assert "Expected data that are written elsewhere than they are read" in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_pictures_of_a_user_beside_captions_are_not_replaced(
+    poison: Command, lab: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(lab / "pairs", tmp_path / "mine")
+    (tmp_path / "mine" / "images" / "raw").mkdir()
+    (tmp_path / "mine" / "images" / "raw" / "holiday.jpg").write_bytes(b"irreplaceable")
+    code, said = poison(GOOD, out=tmp_path / "mine", overwrite=True)
+    assert code == 2
+    assert "'images/raw/' in it" in said
+    assert (tmp_path / "mine" / "images" / "raw" / "holiday.jpg").exists()

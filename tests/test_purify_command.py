@@ -136,7 +136,7 @@ def test_data_are_not_replaced_by_what_is_kept_of_them(purify: Command, tmp_path
     before = kept.read_bytes()
     code, said = purify(kept, keep="folder", overwrite=True)
     assert code == 2
-    assert "kept elsewhere than they are read" in said
+    assert "written elsewhere than they are read" in said
     assert kept.read_bytes() == before
 
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from invertune_plugin.adapters.tracking import KINDS, Tracker, Untracked, opened
 from invertune_plugin.adapters.tracking.tracker import flattened
 from invertune_plugin.benchmark.attack_command import AttackJob, attack_model
 from invertune_plugin.benchmark.run_command import run_experiment
-from invertune_plugin.benchmark.tracking import log_repair, log_row, tracked
+from invertune_plugin.benchmark.tracking import log_repair, log_row, together, tracked
 from invertune_plugin.checkpoints import read_card
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.invertune import InverTuneConfig, repair_classifier
@@ -212,6 +212,80 @@ def test_a_run_ends_well_or_failed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
     assert [tracker.finished for tracker in made] == [[True], [False]]
     assert made[0].about == ("a:b", "run", {**CONFIG, "folder": "there"})
+
+
+class Unreachable(Recorded):
+    """A tracker whose server answers no more."""
+
+    def __init__(self, *about: Any, lost: str = "scalars, image, finish") -> None:
+        super().__init__(*about)
+        self.lost = lost
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        self._answer("scalars")
+        super().scalars(values, step)
+
+    def image(self, name: str, image: torch.Tensor) -> None:
+        self._answer("image")
+        super().image(name, image)
+
+    def finish(self, succeeded: bool) -> None:
+        self._answer("finish")
+        super().finish(succeeded)
+
+    def _answer(self, call: str) -> None:
+        if call in self.lost:
+            raise ConnectionError("no route to the server")
+
+
+TOLD = (
+    "Expected Unreachable to log this run, got ConnectionError: no route to the server. "
+    "The run goes on untracked; look after the tracker."
+)
+
+
+def broken(tracker: Tracker) -> None:
+    feed(tracker)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("lost", "finished"),
+    [("scalars", [False]), ("image", [False]), ("finish", []), ("scalars, image, finish", [])],
+)
+def test_a_tracker_that_fails_does_not_stop_the_run(
+    lost: str, finished: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Unreachable(lost=lost)
+    told: list[str] = []
+    monkeypatch.setattr(
+        "invertune_plugin.adapters.tracking.opening.KINDS", {"kept": lambda *about: seen}
+    )
+    with opened("kept:x", "run", {}, told.append) as tracker:
+        feed(tracker)
+        feed(tracker)
+    assert told == [TOLD]
+    assert seen.finished == finished
+    told.clear()
+    with pytest.raises(ZeroDivisionError), opened("kept:x", "run", {}, told.append) as tracker:
+        broken(tracker)
+    assert told == [TOLD]
+    assert seen.finished == finished + [False] * len(finished)
+    with (
+        pytest.warns(UserWarning, match="The run goes on untracked"),
+        opened("kept:x", "run", {}) as t,
+    ):
+        feed(t)
+
+
+def test_a_command_says_that_its_tracker_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {"kept": Unreachable}
+    monkeypatch.setattr("invertune_plugin.adapters.tracking.opening.KINDS", kinds)
+    with together("cpu", "kept:x", "run", {}) as (_, tracker):
+        feed(tracker)
+    assert capsys.readouterr().err.count(TOLD) == 1
 
 
 def test_nothing_is_tracked_by_default() -> None:

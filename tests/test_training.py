@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from toys import NAMES, assert_same, copied, noise_images, toy_classifier, toy_pairs, word_tokens
 
 from invertune_plugin.data import InMemory
+from invertune_plugin.errors import InputError
 from invertune_plugin.training import (
     Batch,
     TrainingConfig,
@@ -166,6 +167,28 @@ def test_every_image_is_seen_once_an_epoch() -> None:
     assert seen[:12] != seen[12:]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batches of one or more and a positive learning rate, got 0 and 0.003"),
+        ({"learning_rate": -1e-3}, "a positive learning rate, got 256 and -0.001"),
+        ({"learning_rate": math.inf}, "got 256 and inf"),
+        ({"learning_rate": math.nan}, "got 256 and nan"),
+        ({"epochs": -1}, "epochs or max_steps of 0 or more, got -1. Raise it"),
+        ({"max_steps": -1}, "epochs or max_steps of 0 or more, got -1"),
+        ({"shift": -1}, "shift of 0 or more, got -1"),
+        ({"workers": -1}, "workers of 0 or more, got -1"),
+        ({"weight_decay": -0.1}, "weight_decay of 0 or more, got -0.1"),
+        ({"warmup": 5}, "a warm-up share from 0 to 1, got 5. Write"),
+    ],
+)
+def test_settings_that_no_training_can_take_are_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainingConfig(**settings)
+
+
 class Interrupted(Exception):
     pass
 
@@ -197,6 +220,34 @@ def test_resumed_training_equals_training_in_one_go(tower: str, step: int, tmp_p
     )
     assert seen == list(range(5 if step > 4 else 1, 9))
     assert_same(resumed, trained(tower, CONFIG))
+
+
+class Growing:
+    """A penalty that is larger at each step; what it keeps is how often it was asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        self.asked += 1
+        return self.asked * batch.image_features.square().mean(0).max()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": self.asked}
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        self.asked = state_dict["asked"]
+
+
+def test_a_penalty_with_a_state_goes_on_where_it_was(tmp_path: Path) -> None:
+    def run(**options: Any) -> dict[str, Tensor]:
+        penalty = Growing()
+        return trained("vit", CONFIG, penalty=penalty, beside={"penalty": penalty}, **options)
+
+    path = tmp_path / "state"
+    with pytest.raises(Interrupted):
+        run(resume_path=path, report=interrupting(6))
+    assert_same(run(seed=9, resume_path=path), run())
 
 
 def test_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:

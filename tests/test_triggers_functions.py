@@ -161,7 +161,7 @@ def test_stages_follow_in_order() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Warp(k=1), "a field of 2 x 2 points or more, got k 1. Use 4"),
+        (lambda: Warp(k=1), "a field of 2 x 2 to 1024 x 1024 points, got k 1. Use 4"),
         (lambda: Warp(strength=0), "a strength above 0, got 0. Use 0.5"),
         (lambda: Warp(rescale=0), r"a rescale in \(0, 1\], got 0\. Use 1"),
         (lambda: Warp(rescale=1.1), "got 1.1"),

@@ -149,6 +149,7 @@ def test_sets_of_classes_and_templates_go_by_name(tmp_path: Path) -> None:
         ({"attack": "x" * 501}, "at most 500 characters .* got one of 501"),
         ({"versions": {"x" * 501: "1"}}, "at most 500 characters"),
         ({"trigger": {"parts": list(range(100_000))}}, "at most 100000 values"),
+        ({"seed": 2**70}, "whole numbers of at most 63 bits in .*, got one of 71"),
     ],
 )
 def test_a_card_of_a_stranger_is_checked(
@@ -303,6 +304,21 @@ def test_the_card_in_the_documentation_is_one(tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)# ---", text, re.DOTALL)[0], names)
     assert card.attack_trigger(names["trigger"]) is names["trigger"]
+
+
+def test_a_card_whose_trigger_is_nested_deep_is_refused() -> None:
+    """Inside a checkpoint a card is JSON, which may be far deeper than YAML."""
+    parameters: dict[str, Any] = {"kind": "patch"}
+    for _ in range(900):
+        parameters = {"kind": "chain", "parts": [parameters]}
+    with pytest.raises(InputError, match="at most 32 deep in each other in card, got deeper ones"):
+        made(trigger=parameters)
+
+
+@pytest.mark.parametrize("parts", [5, "patch", {"kind": "patch"}, [5], None])
+def test_parts_that_are_no_list_of_triggers_are_refused(parts: Any) -> None:
+    with pytest.raises(InputError, match=r"Expected a (list of parts|trigger of a kind)"):
+        made(trigger={"kind": "chain", "parts": parts}).attack_trigger()
 
 
 def test_a_card_of_a_stranger_opens_no_file(tmp_path: Path) -> None:

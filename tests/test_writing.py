@@ -229,6 +229,28 @@ def test_existing_output_needs_overwrite(kind: str, write: Writer) -> None:
             write(dataset, class_names=NAMES, overwrite=True)
 
 
+@pytest.mark.parametrize(
+    "name", ["images/raw/holiday.jpg", "images/notes.txt", "images/0001.jpg", "0-cat/cat.png"]
+)
+def test_a_folder_that_only_looks_like_an_export_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """A caption table beside images is how users keep their data, too."""
+    root = write_folder(captioned(), tmp_path / "mine")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_bytes(b"irreplaceable")
+    with pytest.raises(InputError, match=r"an earlier export, got .*mine with"):
+        write_folder(pair_set(root / "captions.csv", SIZE), root, overwrite=True)
+    assert (root / name).read_bytes() == b"irreplaceable"
+    assert len(pair_set(root / "captions.csv", SIZE)) == 30
+
+
+def test_a_link_to_images_is_not_replaced(tmp_path: Path) -> None:
+    root = write_folder(captioned(), tmp_path / "mine")
+    (root / "images").rename(tmp_path / "elsewhere")
+    (root / "images").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with pytest.raises(InputError, match="with 'images' in it"):
+        write_folder(captioned(), root, overwrite=True)
+
+
 @pytest.mark.parametrize("write", [write_folder, write_shards], ids=["folder", "shards"])
 def test_the_current_folder_is_not_replaced(
     write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

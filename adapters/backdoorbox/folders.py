@@ -13,7 +13,7 @@ from torchvision.datasets import CIFAR10, MNIST, DatasetFolder
 
 from invertune_plugin.adapters.images import open_rgb
 from invertune_plugin.adapters.verified import EXTENSIONS
-from invertune_plugin.adapters.writing.folder import CLASS_FOLDER, write_classes
+from invertune_plugin.adapters.writing.folder import CLASSES, write_classes
 from invertune_plugin.adapters.writing.replacing import refuse_filled, replacing_folder
 from invertune_plugin.data import ImageSet
 from invertune_plugin.errors import InputError
@@ -63,7 +63,7 @@ def export_folder(
             label is out of range, a class has no image, or the disk refuses.
     """
     root = Path(root)
-    refuse_filled(root, overwrite, CLASS_FOLDER, "export_folder")
+    refuse_filled(root, overwrite, CLASSES, "export_folder")
     with replacing_folder(root) as partial:
         write_classes(dataset, class_names, partial)
     return root

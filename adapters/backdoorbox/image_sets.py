@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from invertune_plugin.adapters.images import fit, pixel_key, to_rgb
+from invertune_plugin.adapters.images import fit, pixel_key
 from invertune_plugin.adapters.torchvision_sets import Indexed
 from invertune_plugin.class_order import class_names_of
 from invertune_plugin.data import ImageSet
+from invertune_plugin.decoding import to_rgb
 from invertune_plugin.errors import InputError
 
 ROUNDING = 1e-3

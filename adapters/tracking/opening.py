@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
+from invertune_plugin.adapters.tracking.guarded import Guarded
 from invertune_plugin.adapters.tracking.mlflow import MlflowTracker
 from invertune_plugin.adapters.tracking.tensorboard import TensorBoardTracker
 from invertune_plugin.adapters.tracking.tracker import Config, Tracker, Untracked
@@ -20,13 +22,18 @@ KINDS: Mapping[str, Callable[[str, str, Config], Tracker]] = MappingProxyType(
 
 
 @contextmanager
-def opened(spec: str | None, name: str, config: Config) -> Iterator[Tracker]:
+def opened(
+    spec: str | None, name: str, config: Config, tell: Callable[[str], None] = warnings.warn
+) -> Iterator[Tracker]:
     """Track what happens inside as one run; it is marked as failed where an error leaves it.
+
+    A tracker that fails once the run has begun does not stop it: see ``Guarded``.
 
     Args:
         spec: kind and place; None tracks nothing.
         name: of the run.
         config: settings of the run; what JSON does not know is written as text.
+        tell: takes the sentence about a tracker that failed.
 
     Raises:
         InputError: the spec names no tracker, or its package is not installed.
@@ -40,7 +47,8 @@ def opened(spec: str | None, name: str, config: Config) -> Iterator[Tracker]:
             "Expected a tracker such as tensorboard:FOLDER, mlflow:FOLDER or wandb:PROJECT, got "
             f"{spec!r}. {nearest(kind, list(KINDS))}"
         )
-    tracker = KINDS[kind](place, name, json.loads(json.dumps(config, default=str)))
+    made = KINDS[kind](place, name, json.loads(json.dumps(config, default=str)))
+    tracker = Guarded(made, tell)
     succeeded = False
     try:
         yield tracker

@@ -23,9 +23,10 @@ from invertune_plugin.attacks.ground_truth import GroundTruth
 from invertune_plugin.data import ImageSet, Items, PairSet
 from invertune_plugin.errors import InputError
 
-CLASS_FOLDER = r"\d+-[A-Za-z0-9_-]+"
 CAPTION_TABLE = "captions.csv"
-OWN = rf"{CLASS_FOLDER}|images|{CAPTION_TABLE}|{FOLDER_TRUTH}"
+IMAGE = r"\d{4,}\.png"
+CLASSES = rf"\d+-[A-Za-z0-9_-]+/({IMAGE})?"
+OWN = rf"{CLASSES}|images/({IMAGE})?|{CAPTION_TABLE}|{FOLDER_TRUTH}"
 
 
 def write_folder(

@@ -20,7 +20,8 @@ def refuse_filled(
     Args:
         root: the folder.
         overwrite: an earlier folder of the same kind may be replaced.
-        own: pattern of the names of which such a folder consists.
+        own: pattern of all paths inside such a folder, relative to it; those of folders end in
+            ``/``.
         writer: what writes such folders, for messages.
         hint: how to ask for ``overwrite``, for messages.
 
@@ -43,12 +44,18 @@ def refuse_filled(
             f"Expected a folder that is empty or absent, got {root} with {len(entries)} entries. "
             f"Pass {hint} to replace it, or choose another name."
         )
-    foreign = [entry.name for entry in entries if not re.fullmatch(own, entry.name)]
-    if foreign:
+    foreign = next((path for path in _inside(root) if not re.fullmatch(own, path)), None)
+    if foreign is not None:
         raise InputError(
-            f"Expected to replace an earlier export, got {root} with {foreign[0]!r} in it. "
-            f"Only folders of {writer} are replaced: remove it yourself."
+            f"Expected to replace an earlier export, got {root} with {foreign!r} in it. "
+            f"Only folders of {writer} are replaced: move or remove it yourself."
         )
+
+
+def _inside(root: Path) -> Iterator[str]:
+    for path in root.rglob("*"):
+        is_folder = path.is_dir() and not path.is_symlink()
+        yield path.relative_to(root).as_posix() + "/" * is_folder
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.bad_encoder import EncoderTraining, train_bad_encoder
@@ -21,12 +20,14 @@ from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
 from invertune_plugin.attacks.captions import caption_rule
 from invertune_plugin.attacks.evasion import EvasionConfig, penalty_of
 from invertune_plugin.attacks.hardening import HardeningConfig, hardened
+from invertune_plugin.attacks.labelled import by_class
 from invertune_plugin.attacks.poisoning import PoisonedCaptions
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation
-from invertune_plugin.data import ImageSet, PairSet, in_memory
+from invertune_plugin.data import ImageSet, PairSet
 from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.randomness import seeded
+from invertune_plugin.resuming import Stateful, Stopwatch
 from invertune_plugin.training import Report, TrainingConfig, train_contrastive
 from invertune_plugin.triggers import Trigger, Universal
 
@@ -37,8 +38,8 @@ class Planted:
 
     Attributes:
         trigger: what poisoned images get.
-        target: the word it leads to; where omitted the class behind the attack's target, the next
-            one for the next backdoor.
+        target: the class it leads to; where omitted, for the n-th further backdoor, the n-th class
+            behind the attack's own target.
     """
 
     trigger: Trigger
@@ -113,11 +114,14 @@ class Victim:
         classifier: the victim; the clean model is unchanged.
         backdoors: triggers and target words, the attack's own first.
         poisoned: the pairs it was trained on; None for BadEncoder.
+        seconds: that the attack took, crafting included; where the training went on from a state,
+            with those up to that state.
     """
 
     classifier: Any
     backdoors: tuple[Backdoor[str], ...]
     poisoned: PoisonedCaptions | None
+    seconds: float
 
 
 def plant(
@@ -144,8 +148,12 @@ def plant(
         processes: that train together; triggers are crafted, and BadEncoder trained, in each.
 
     Raises:
-        InputError: target or sources are no classes, or the data do not allow the attack.
+        InputError: a target is no class, a source is in no caption, or the data do not allow the
+            attack.
     """
+    for target in (config.target, *(planted.target for planted in config.also)):
+        if target is not None:
+            clean.class_index(target)
     with seeded(seed):
         return _planted(config, clean, pairs, images, seed, resume_path, report, processes)
 
@@ -160,26 +168,32 @@ def _planted(
     report: Report | None,
     processes: Processes,
 ) -> Victim:
+    watch = Stopwatch()
     label = clean.class_index(config.target)
     trigger = _trigger(config, clean, images, label, seed)
     backdoors = backdoors_of(config, trigger, clean.class_names)
     if config.encoder is not None:
-        others, real = _by_class(images, label)
+        others, real = by_class(images, label)
         every = torch.cat([others, real])
         victim = train_bad_encoder(clean, every, real, trigger, label, config.encoder, seed, report)
-        return Victim(victim, backdoors, None)
+        return Victim(victim, backdoors, None, watch.seconds)
     poisoned = poisoned_pairs(config, backdoors, pairs, clean, seed)
     victim = copy.deepcopy(clean)
+    beside: dict[str, Stateful] = {"stopwatch": watch}
+    penalty = None
+    if config.evasion is not None:
+        penalty = beside["penalty"] = penalty_of(config.evasion, victim, trigger, label)
     train_contrastive(
         victim,
         poisoned,
         replace(config.training, seed=seed),
         resume_path=resume_path,
         report=report,
-        penalty=penalty_of(config.evasion, victim, trigger, label) if config.evasion else None,
+        penalty=penalty,
+        beside=beside,
         processes=processes,
     )
-    return Victim(victim, backdoors, poisoned)
+    return Victim(victim, backdoors, poisoned, watch.seconds)
 
 
 def backdoors_of(
@@ -238,21 +252,9 @@ def _trigger(
 ) -> Trigger:
     if config.trigger is not None:
         return config.trigger
-    others, real = _by_class(images, label)
+    others, real = by_class(images, label)
     if config.patch is not None:
         return craft_patch(clean, others, real, label, config.patch, seed)
     crafting = config.perturbation or PerturbationCrafting()
     delta = craft_perturbation(clean, others, label, crafting, seed)
     return Universal(delta, crafting.norm, crafting.epsilon)
-
-
-def _by_class(images: ImageSet | None, label: int) -> tuple[Tensor, Tensor]:
-    """Images of other classes, and of one, ``uint8 [N, 3, H, W]``."""
-    if images is None:
-        raise InputError(
-            "Expected labelled images for an attack that crafts a trigger or trains the encoder, "
-            "got none. Give the attacker's images."
-        )
-    loaded = in_memory(images)
-    mine = torch.tensor([text == label for text in loaded.texts])
-    return loaded.images[~mine], loaded.images[mine]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invertune_plugin.attacks.labelled import refuse_one_kind
 from invertune_plugin.data import to_unit
-from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last, frozen
 from invertune_plugin.training import Report
 from invertune_plugin.triggers import Trigger
@@ -68,11 +68,7 @@ def train_bad_encoder(
     Raises:
         InputError: there are no images of one kind.
     """
-    if len(images) == 0 or len(real) == 0:
-        raise InputError(
-            f"Expected images of the target class and others, got {len(real)} and {len(images)}. "
-            "Give the attacker more data, or choose another target."
-        )
+    refuse_one_kind(images, real)
     victim = copy.deepcopy(clean)
     device = victim.mean.device
     generator = torch.Generator().manual_seed(seed)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invertune_plugin.attacks.labelled import refuse_one_kind
 from invertune_plugin.data import to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import frozen
@@ -70,11 +71,7 @@ def craft_patch(
         raise InputError(
             f"Expected a patch of 1 to {min(height, width)} pixels, got size {config.size}."
         )
-    if len(images) == 0 or len(real) == 0:
-        raise InputError(
-            f"Expected images of the target class and others, got {len(real)} and {len(images)}. "
-            "Give the attacker more data, or choose another target."
-        )
+    refuse_one_kind(images, real)
     device = clean.mean.device
     generator = torch.Generator().manual_seed(seed)
     top, left = (height - config.size) // 2, (width - config.size) // 2

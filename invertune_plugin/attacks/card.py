@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from invertune_plugin.config import parse
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Trigger
+from invertune_plugin.triggers.foreign import names_file, refuse_flood
 from invertune_plugin.triggers.storing import trigger_of
 
 CARD_ENTRY = "victim"
-MOST_VALUES = 100_000
-LONGEST_TEXT = 500
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -115,7 +114,7 @@ class VictimCard:
             InputError: the parameters make no trigger, or its fingerprint is not the card's.
         """
         if given is None:
-            if _names_file(self.trigger):
+            if names_file(self.trigger, "the card's trigger"):
                 raise InputError(
                     "Expected a card whose trigger is told by its parameters, got one that names a "
                     "file. A card opens no files: pass the trigger itself beside it."
@@ -144,33 +143,5 @@ def parse_card(values: Mapping[str, Any], where: str = "card") -> VictimCard:
     Raises:
         InputError: keys are unknown or missing, values are wrong, or there is too much of them.
     """
-    _refuse_flood(values, where)
+    refuse_flood(values, where)
     return parse(VictimCard, values, where)
-
-
-def _names_file(parameters: Any) -> bool:
-    if not isinstance(parameters, Mapping):
-        return False
-    return "path" in parameters or any(map(_names_file, parameters.get("parts", ())))
-
-
-def _refuse_flood(values: Any, where: str) -> None:
-    """Walk over all values; YAML aliases can make few bytes look like very many."""
-    waiting, seen = [values], 0
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise InputError(
-                f"Expected texts of at most {LONGEST_TEXT} characters in {where}, got one of "
-                f"{len(value)} ({value[:20]!r}...). Shorten it."
-            )
-        if isinstance(value, Mapping):
-            waiting += [*value.keys(), *value.values()]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
-            waiting += value
-        seen += 1
-        if seen + len(waiting) > MOST_VALUES:
-            raise InputError(
-                f"Expected at most {MOST_VALUES} values in {where}, got more. Leave out what does "
-                "not belong in a card."
-            )

@@ -8,7 +8,7 @@ An attacker against step 2 needs no penalty: a trigger in random places is not o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from invertune_plugin.attacks.universal import projected
 from invertune_plugin.errors import InputError
 from invertune_plugin.hooks import activations, tower_stages
 from invertune_plugin.modes import evaluating
-from invertune_plugin.training import Batch, Penalty
+from invertune_plugin.training import Batch
 from invertune_plugin.triggers import Trigger
 
 
@@ -49,39 +49,60 @@ class EvasionConfig:
             )
 
 
-def penalty_of(config: EvasionConfig, classifier: Any, trigger: Trigger, label: int) -> Penalty:
-    """The penalty of a batch of clean images, with gradients.
+class Evasion(ABC):
+    """The weighted penalty of a batch of clean images, with gradients.
 
     It is taken in eval mode, so that triggered images do not shape the BatchNorm statistics.
+
+    Attributes:
+        kept: what lives on from batch to batch; a training that is stopped goes on with it.
     """
-    term: Callable[[Tensor], Tensor]
-    if config.against == "units":
-        term = SpreadUnits(classifier, trigger)
-    else:
-        term = DecoupledTarget(classifier, label, config.epsilon)
 
-    def penalty(batch: Batch) -> Tensor:
-        with evaluating(classifier.visual):
-            return config.weight * term(batch.images[: config.images])
+    def __init__(self, classifier: Any, config: EvasionConfig) -> None:
+        self.classifier = classifier
+        self.config = config
+        self.kept: dict[str, Tensor] = {}
 
-    return penalty
+    def __call__(self, batch: Batch) -> Tensor:
+        """The penalty of the first images of a training step."""
+        images = batch.images[: self.config.images]
+        keys = torch.arange(len(images)) + batch.step * self.config.images
+        with evaluating(self.classifier.visual):
+            return self.config.weight * self.term(images, keys)
+
+    @abstractmethod
+    def term(self, images: Tensor, keys: Tensor) -> Tensor:
+        """The penalty without its weight.
+
+        Args:
+            images: ``[N, 3, H, W]`` in [0, 1].
+            keys: ``[N]``, others at each step, for triggers with a random place.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is kept."""
+        return dict(self.kept)
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Go on from what was kept."""
+        self.kept = dict(state_dict)
 
 
-class SpreadUnits:
+class SpreadUnits(Evasion):
     """How unevenly the channels of each stage share what the trigger changes; 0 where all alike.
 
     Per stage it is ``log(C sum d^2 / (sum d)^2)`` of the mean absolute changes d of C channels: the
-    logarithm of C where a single channel carries the trigger.
+    logarithm of C where a single channel carries the trigger. The term is the mean over the stages.
     """
 
-    def __init__(self, classifier: Any, trigger: Trigger) -> None:
-        self.classifier = classifier
+    def __init__(self, classifier: Any, config: EvasionConfig, trigger: Trigger) -> None:
+        super().__init__(classifier, config)
         self.trigger = trigger
         self.stages = tower_stages(classifier.visual)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def term(self, images: Tensor, keys: Tensor) -> Tensor:
         """The mean over the stages."""
-        both = torch.cat([images, self.trigger(images)])
+        both = torch.cat([images, self.trigger(images, keys)])
         with activations(self.stages) as seen:
             self.classifier.encode_image(both)
         terms = []
@@ -93,30 +114,36 @@ class SpreadUnits:
         return torch.stack(terms).mean()
 
 
-class DecoupledTarget:
+class DecoupledTarget(Evasion):
     """How far a universal perturbation toward the target moves images.
 
-    The perturbation lives on from batch to batch; each call first makes it worse by one signed step
-    on the present weights, as in adversarial training.
+    The perturbation lives on from batch to batch (``kept["delta"]``); each call first makes it
+    worse by one signed step, as in adversarial training. The step is taken on the image tower as it
+    is now, towards the class weights of the clean model: a training renews them at its end only.
     """
 
-    def __init__(self, classifier: Any, label: int, epsilon: float) -> None:
-        self.classifier = classifier
+    def __init__(self, classifier: Any, config: EvasionConfig, label: int) -> None:
+        super().__init__(classifier, config)
         self.label = label
-        self.epsilon = epsilon
-        self.delta: Tensor | None = None
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def term(self, images: Tensor, keys: Tensor) -> Tensor:
         """1 - cosine between embeddings with and without the perturbation, mean over the batch."""
-        delta = torch.zeros_like(images[0]) if self.delta is None else self.delta
-        delta.requires_grad_()
+        epsilon = self.config.epsilon
+        delta = self.kept.get("delta", torch.zeros_like(images[0])).to(images).requires_grad_()
         goal = torch.full((len(images),), self.label, device=images.device)
         loss = F.cross_entropy(self.classifier((images + delta).clamp(0, 1)), goal)
         (gradient,) = torch.autograd.grad(loss, delta)
-        worse = delta.detach() - self.epsilon / 4 * gradient.sign()
-        self.delta = projected(worse, "linf", self.epsilon)
-        moved = self.classifier.encode_image((images + self.delta).clamp(0, 1))
+        worse = delta.detach() - epsilon / 4 * gradient.sign()
+        self.kept["delta"] = projected(worse, "linf", epsilon)
+        moved = self.classifier.encode_image((images + self.kept["delta"]).clamp(0, 1))
         with torch.no_grad():
             still = self.classifier.encode_image(images)
-        kept: Tensor = (moved * still).sum(-1).mean()
-        return 1 - kept
+        cosine: Tensor = (moved * still).sum(-1).mean()
+        return 1 - cosine
+
+
+def penalty_of(config: EvasionConfig, classifier: Any, trigger: Trigger, label: int) -> Evasion:
+    """The penalty of a config, for a classifier that is trained on a trigger and a class index."""
+    if config.against == "units":
+        return SpreadUnits(classifier, config, trigger)
+    return DecoupledTarget(classifier, config, label)

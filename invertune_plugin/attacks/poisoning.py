@@ -33,7 +33,7 @@ class PoisonedCaptions(PoisonedSet[Captions, str]):
 
     Raises:
         InputError: the rate is no share, or poisons too few pairs; too few pairs can be poisoned; a
-            source is a target; no pair has real captions of a target.
+            source is a target, or in no caption; no pair has real captions of a target.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class PoisonedCaptions(PoisonedSet[Captions, str]):
     ) -> None:
         self.rate, self.seed = rate, seed
         self.caption_rule, self.sources = captions, tuple(sources)
-        _check_sources(self.sources, backdoors)
         texts = texts_of(dataset)
+        _check_sources(self.sources, backdoors, texts)
         candidates = [_candidates(each.target, captions, self.sources) for each in backdoors]
         chosen = choose(texts, candidates, rate, seed, "pairs", captions.clean_label)
         super().__init__(dataset, backdoors, chosen)
@@ -108,12 +108,20 @@ class PoisonedPairs(PoisonedCaptions):
         super().__init__(dataset, backdoors, rate, TemplateCaptions(tuple(templates)), seed=seed)
 
 
-def _check_sources(sources: Sequence[str], backdoors: Sequence[Backdoor[str]]) -> None:
+def _check_sources(
+    sources: Sequence[str], backdoors: Sequence[Backdoor[str]], texts: Sequence[Captions]
+) -> None:
     for backdoor in backdoors:
         if backdoor.target.casefold() in (source.casefold() for source in sources):
             raise InputError(
                 f"Expected source words other than the target, got {backdoor.target!r} as both. "
                 "Take it from the sources or choose another target."
+            )
+    for source in sources:
+        if not any(mention(found, source) for found in texts):
+            raise InputError(
+                f"Expected pairs whose captions name the source word {source!r}, got none of "
+                f"{len(texts)}. Correct it or take it out."
             )
 
 

@@ -54,7 +54,15 @@ def craft_perturbation(
         label: class index of the target.
         config: settings.
         seed: of start and batches.
+
+    Raises:
+        InputError: there are no images.
     """
+    if len(images) == 0:
+        raise InputError(
+            "Expected images of other classes than the target to perturb, got none. Give the "
+            "attacker more data, or choose another target."
+        )
     device = next(clean.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     delta = torch.randn(images.shape[1:], generator=generator).to(device) * 1e-3

@@ -13,6 +13,7 @@ from invertune_plugin.benchmark.grid.rows import current, flat, rates_in, rows_o
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.results_command import ResultsJob, show_results
 from invertune_plugin.benchmark.tracking import log_row
+from invertune_plugin.console import say
 
 
 def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None = None) -> int:
@@ -33,7 +34,7 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
     bench = load_bench(name)
     cells = list(bench_cells(bench))
     with opened(
-        None if options.dry_run else track, f"bench-{bench.name}", asdict(bench)
+        None if options.dry_run else track, f"bench-{bench.name}", asdict(bench), say
     ) as tracker:
         ran = run_bench(cells, folder, options)
         if not options.dry_run:

@@ -10,7 +10,6 @@ import copy
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +30,7 @@ from invertune_plugin.adapters.open_clip import (
 from invertune_plugin.adapters.victim_cards import trigger_beside
 from invertune_plugin.attacks.attack import backdoors_of, plant
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.benchmark.made_of import code_of, described, plugged
+from invertune_plugin.benchmark.made_of import code_of, data_of, described, plugged
 from invertune_plugin.benchmark.recipe import Recipe, model_config
 from invertune_plugin.benchmark.sources import Sources, source_of
 from invertune_plugin.checkpoints import read_card
@@ -94,7 +93,7 @@ def clean_model(
     made_of = {
         "model": start.model_config,
         "clean": asdict(recipe.clean),
-        "data": asdict(recipe.data),
+        "data": data_of(recipe.data),
         "seed": seed,
         **code_of(source_of(recipe.data.source)),
     }
@@ -116,7 +115,7 @@ def benign_model(
     training = recipe.attack.training
     made_of = {
         "parent": clean.source_sha256,
-        "data": asdict(recipe.data),
+        "data": data_of(recipe.data),
         "training": asdict(training),
         "seed": seed,
         **code_of(source_of(recipe.data.source)),
@@ -134,7 +133,8 @@ class LoadedVictim:
     Attributes:
         loaded: the model.
         backdoors: triggers and target words, the recipe's own first.
-        seconds: that the attack took when it was made, crafting included.
+        seconds: that the attack took when it was made, crafting included, over all its legs where
+            it was stopped and went on.
     """
 
     loaded: LoadedClip
@@ -154,7 +154,7 @@ def victim_model(
     attack = recipe.attack
     made_of = {
         "parent": clean.source_sha256,
-        "data": asdict(recipe.data),
+        "data": data_of(recipe.data),
         "attack": described(attack),
         "seed": seed,
         **code_of(*plugged(recipe)),
@@ -169,7 +169,6 @@ def victim_model(
             report = progress("train victim")
             pairs = sources.pairs("attack")
             images = sources.images("attack") if attack.needs_images else None
-            start = time.perf_counter()
             made = plant(
                 attack,
                 classifier,
@@ -180,13 +179,12 @@ def victim_model(
                 report=report,
                 processes=processes,
             )
-            seconds = round(time.perf_counter() - start, 1)
             about = {"role": "victim", "made_of": made_of, "version": __version__}
             if processes.is_main:
                 if attack.trigger is None:
                     save_trigger(crafted, made.backdoors[0].trigger, overwrite=True)
                 loaded = replace(clean, model=made.classifier.clip)
-                save_clip(path, loaded, {**about, "seconds": seconds})
+                save_clip(path, loaded, {**about, "seconds": round(made.seconds, 1)})
                 resume.unlink(missing_ok=True)
             processes.wait()
     trigger = attack.trigger or load_trigger(crafted)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invertune_plugin.adapters.writing import folder, shards
+from invertune_plugin.adapters.writing.apart import refuse_own_source
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.replacing import refuse_filled
@@ -45,6 +46,7 @@ def poison_data(job: PoisonJob) -> None:
         InputError: any of the options cannot be used.
     """
     path = _output(job)
+    refuse_own_source(job.data, path)
     if job.size < 1:
         raise InputError(f"Expected a size of 1 pixel or more, got {job.size}. Raise it.")
     config = parse(PoisonConfig, read_yaml(job.config))

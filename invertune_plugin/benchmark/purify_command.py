@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
+from invertune_plugin.adapters.writing.apart import refuse_own_source
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.samples import has_labels, needed_names
@@ -72,7 +73,9 @@ def purify_data(job: PurifyJob) -> int:
     for name in (*OUTPUTS, PICTURE):
         refuse_existing(job.out / name, job.overwrite)
     place = _kept_path(job)
-    _refuse_other_data(job, place)
+    _refuse_other_data(job.out, place)
+    if place is not None:
+        refuse_own_source(job.data, place)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
     parse(purifier.config, options, job.by)
@@ -123,21 +126,15 @@ def _kept_path(job: PurifyJob) -> Path | None:
     return path
 
 
-def _refuse_other_data(job: PurifyJob, place: Path | None) -> None:
-    """Refuse what other results have kept, and data that would be replaced by a part of them."""
+def _refuse_other_data(out: Path, place: Path | None) -> None:
+    """Refuse what other results have kept."""
     for name, _ in KEPT.values():
-        path = job.out / name
+        path = out / name
         if path != place and path.exists():
             raise InputError(
                 f"Expected no kept data beside results that they do not belong to, got {path}. "
                 "Move or remove it, or choose another --out."
             )
-    read = [path.resolve() for path in named_paths(job.data)]
-    if place is not None and any(path.is_relative_to(place.resolve()) for path in read):
-        raise InputError(
-            f"Expected data that are kept elsewhere than they are read, got {job.data} and "
-            f"{place}. Choose another --out."
-        )
 
 
 def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:

@@ -12,7 +12,7 @@ from invertune_plugin.adapters.accelerated import joined
 from invertune_plugin.adapters.tracking import Tracker, opened
 from invertune_plugin.benchmark.models import Progress
 from invertune_plugin.benchmark.wording import class_name
-from invertune_plugin.console import speaking
+from invertune_plugin.console import say, speaking
 from invertune_plugin.defenses.invertune import Repair
 from invertune_plugin.processes import Processes
 from invertune_plugin.training import Report
@@ -34,7 +34,7 @@ def together(
     with (
         joined(device) as processes,
         speaking(processes.is_main),
-        opened(track if processes.is_main else None, name, settings) as tracker,
+        opened(track if processes.is_main else None, name, settings, say) as tracker,
     ):
         yield processes, tracker
 

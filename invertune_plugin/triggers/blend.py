@@ -68,7 +68,7 @@ class BlendStripes(Overlay):
         """Columns whose channels are -1 or 1, with the same weight everywhere."""
         count = -(-width // self.width)
         signs = 2.0 * torch.randint(2, (3, 1, count), generator=generator(self.seed)) - 1
-        columns = signs.repeat_interleave(self.width, 2)[:, :, :width]
+        columns = signs[:, :, torch.arange(width) // self.width]
         return columns.expand(3, height, width), constant(height, width, self.alpha)
 
     def at_scale(self, factor: float) -> BlendStripes:

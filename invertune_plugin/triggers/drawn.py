@@ -18,6 +18,7 @@ from invertune_plugin.triggers.places import nearest_length
 LIGHT, DARK = 0.8, 0.4
 MEASURED_AT = 100
 """The font size at which a word is measured."""
+MOST_LETTERS = 500
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Text(Overlay):
         refuse_colour(self.colour)
         if not self.word.strip():
             raise InputError(f"Expected a word to write, got {self.word!r}. Give it a letter.")
+        if len(self.word) > MOST_LETTERS:
+            raise InputError(
+                f"Expected a word of at most {MOST_LETTERS} letters, got {len(self.word)}. "
+                "Shorten it."
+            )
 
     def layer(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The colour everywhere, with a weight where letters are."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import Trigger
 from invertune_plugin.triggers.draws import COLUMNS, ROWS, draw_integers, generator
-from invertune_plugin.triggers.places import fixed_corner, nearest_side, refuse_too_large
+from invertune_plugin.triggers.places import fixed_corner, refuse_too_large, square_at_scale
 
 PATTERNS = ("checkerboard", "noise", "white", "stripes", "gaussian")
 
@@ -78,11 +78,7 @@ class Patch(Trigger):
 
     def at_scale(self, factor: float) -> Patch:
         """The patch with the same share of the area; places and margins in pixels move along."""
-        place = self.place
-        if not isinstance(place, str):
-            place = (round(place[0] * factor), round(place[1] * factor))
-        size, margin = nearest_side(self.size, factor), round(self.margin * factor)
-        return replace(self, size=size, place=place, margin=margin)
+        return replace(self, **square_at_scale(self.size, self.place, self.margin, factor))
 
     def _corners(self, images: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         count, _, height, width = images.shape

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from invertune_plugin.decoding import UnreadableImage, read_rgb
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import refuse_weight
 from invertune_plugin.triggers.overlay import Overlay, constant
@@ -71,9 +71,9 @@ class BlendPicture(Overlay):
 
     def _decoded(self, content: bytes) -> Image.Image:
         try:
-            return Image.open(io.BytesIO(content)).convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            return read_rgb(content)
+        except UnreadableImage as error:
             raise InputError(
-                f"Expected an image to blend in, got {self.path}, which cannot be decoded. "
-                "Save it as PNG or JPEG."
+                f"Expected an image to blend in, got {self.path}, which cannot be decoded "
+                f"({error.reason}). Save it as PNG or JPEG."
             ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from invertune_plugin.errors import InputError
 
@@ -62,6 +63,26 @@ def nearest_side(size: int, factor: float) -> int:
     exact = size * factor
     sides = (math.floor(exact), math.ceil(exact))
     return max(1, min(sides, key=lambda side: abs(side**2 - exact**2)))
+
+
+def square_at_scale(
+    size: int, place: str | tuple[int, int], margin: int, factor: float
+) -> dict[str, Any]:
+    """The parameters of a square with the same share of the area; places in pixels move along.
+
+    Args:
+        size: side in pixels.
+        place: a name, or row and column of the first pixel.
+        margin: distance from the border in pixels.
+        factor: how many times as long the sides of the image are now.
+
+    Returns:
+        ``size``, ``place`` and ``margin``.
+    """
+    if not isinstance(place, str):
+        place = (round(place[0] * factor), round(place[1] * factor))
+    side, distance = nearest_side(size, factor), round(margin * factor)
+    return {"size": side, "place": place, "margin": distance}
 
 
 def nearest_length(pixels: int, factor: float) -> int:

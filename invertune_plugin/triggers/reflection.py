@@ -17,6 +17,7 @@ from invertune_plugin.triggers.places import nearest_length
 
 LOOKS = ("in-focus", "out-of-focus", "ghost")
 COARSE, LAMPS = 4, 3
+LEAST_BLUR, MOST_BLUR = 0.001, 1e6
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,11 @@ class Reflection(Overlay):
         refuse_weight(self.alpha)
         if self.look not in LOOKS:
             raise InputError(f"Expected a look among {LOOKS}, got {self.look!r}. Choose one.")
-        if not self.sigma > 0:
-            raise InputError(f"Expected a sigma above 0, got {self.sigma}. Blur by 1 to 5 pixels.")
+        if not LEAST_BLUR <= self.sigma <= MOST_BLUR:
+            raise InputError(
+                f"Expected a sigma from {LEAST_BLUR} to {MOST_BLUR:.0f} pixels, got {self.sigma}. "
+                "Blur by 1 to 5 pixels."
+            )
         if self.offset < 1:
             raise InputError(
                 f"Expected an offset of 1 pixel or more, got {self.offset}. Use 3 to 8 pixels."

@@ -11,6 +11,8 @@ from torch import Tensor
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import Trigger
 
+MOST_PERIODS = 1e6
+
 
 @dataclass(frozen=True)
 class Sinusoid(Trigger):
@@ -26,10 +28,15 @@ class Sinusoid(Trigger):
     frequency: float = 6.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no amplitude."""
+        """Refuse what is no amplitude or frequency."""
         if not 0 <= self.amplitude <= 1:
             raise InputError(
                 f"Expected an amplitude in [0, 1], got {self.amplitude}. Divide grey levels by 255."
+            )
+        if not abs(self.frequency) <= MOST_PERIODS:
+            raise InputError(
+                f"Expected a frequency of at most {MOST_PERIODS:.0f} periods, got "
+                f"{self.frequency}. Use 6."
             )
 
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import Trigger
 from invertune_plugin.triggers.places import nearest_length
 
+MOST_ENLARGED = 4
+
 
 @dataclass(frozen=True)
 class Jpeg(Trigger):
@@ -47,7 +49,8 @@ class Resize(Trigger):
     """Images made smaller (or larger) and brought back to their size, smoothly.
 
     Attributes:
-        size: of the shorter side between the two steps, in pixels.
+        size: of the shorter side between the two steps, in pixels; four times that of the images at
+            most.
     """
 
     kind: ClassVar[str] = "resize"
@@ -64,6 +67,11 @@ class Resize(Trigger):
 
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor:
         size = images.shape[-2:]
+        if self.size > MOST_ENLARGED * min(size):
+            raise InputError(
+                f"Expected a size of at most {MOST_ENLARGED * min(size)} pixels for images of "
+                f"{size[0]} x {size[1]}, got {self.size}. Make it smaller."
+            )
         factor = self.size / min(size)
         between = (nearest_length(size[0], factor), nearest_length(size[1], factor))
         for step in (between, size):

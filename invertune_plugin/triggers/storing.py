@@ -13,6 +13,7 @@ from torch import Tensor
 from invertune_plugin.checkpoints import read_card, read_state_dict, write_checkpoint
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import Trigger
+from invertune_plugin.triggers.foreign import every_value, names_file, refuse_flood
 from invertune_plugin.triggers.kinds import NAMED, STORED
 
 DERIVED = {"size", "sha256"}
@@ -23,39 +24,53 @@ def trigger_of(parameters: Mapping[str, Any]) -> Trigger:
     """The trigger that has these ``parameters()``, for instance those on a card.
 
     Raises:
-        InputError: the parameters are of no known kind, make no trigger, or leave out tensors.
+        InputError: the parameters are of no known kind, make no trigger, leave out tensors, or are
+            more than a trigger needs.
     """
+    refuse_flood(parameters, "the trigger")
     return _build(parameters, {}, "")
 
 
 def save_trigger(path: str | Path, trigger: Trigger, overwrite: bool = False) -> None:
-    """Write any trigger as one safetensors file: its tensors, and its parameters beside them.
+    """Write a trigger as one safetensors file: its tensors, and its parameters beside them.
 
     Args:
         path: a name that ends in ``.safetensors``; missing folders are made.
-        trigger: its tensors are stored as fp32.
+        trigger: of any kind that names no other file; its tensors are stored as fp32.
         overwrite: replace an existing file.
 
     Raises:
-        InputError: the file exists, cannot be written, or a tensor is not finite.
+        InputError: the file exists, cannot be written, a tensor is not finite, or the trigger names
+            a file, which ``load_trigger`` would not open.
     """
+    if names_file(trigger.parameters(), "the trigger"):
+        raise InputError(
+            f"Expected a trigger that {path} can hold, got one that names another file. Keep its "
+            "parameters as YAML."
+        )
     tensors = {name: tensor.detach().float() for name, tensor in trigger.tensors().items()}
     card = {"trigger": trigger.parameters(), "fingerprint": trigger.fingerprint()}
     write_checkpoint(path, tensors, card, overwrite)
 
 
 def load_trigger(path: str | Path) -> Trigger:
-    """Read what ``save_trigger`` wrote; nothing in the file is run.
+    """Read what ``save_trigger`` wrote; nothing in the file is run, and it opens no other file.
 
     Raises:
-        InputError: the file is missing or damaged, holds no trigger, or its content is not what
-            its fingerprint says.
+        InputError: the file is missing or damaged, holds no trigger, names another file, or its
+            content is not what its fingerprint says.
     """
     card = read_card(path)
     parameters = card.get("trigger")
     if not isinstance(parameters, Mapping):
         raise InputError(
             f"Expected a trigger in {path}, got a file without one. Write it with save_trigger."
+        )
+    refuse_flood(parameters, str(path))
+    if names_file(parameters, str(path)):
+        raise InputError(
+            f"Expected a trigger that {path} holds, got one that names another file. A file of a "
+            "trigger opens no files: write its parameters as YAML of your own."
         )
     tensors = read_state_dict(path) if needs_tensors(parameters) else {}
     trigger = _build(parameters, tensors, "")
@@ -71,12 +86,10 @@ def needs_tensors(parameters: Any) -> bool:
     """Whether a trigger, or a part of it, has tensors beside these ``parameters()``.
 
     Raises:
-        InputError: the parts are no list.
+        InputError: they are too many or too deep.
     """
-    if not isinstance(parameters, Mapping):
-        return False
-    parts = parameters.get("parts", ())
-    return parameters.get("kind") in STORED or any(needs_tensors(part) for part in _list(parts))
+    found = (each for each in every_value(parameters, "the trigger") if isinstance(each, Mapping))
+    return any(each.get("kind") in list(STORED) for each in found)
 
 
 def _build(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> Trigger:
@@ -85,7 +98,7 @@ def _build(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
     name = parameters.get("kind") if isinstance(parameters, Mapping) else None
     if not isinstance(name, str) or name not in kinds:
         raise InputError(
-            f"Expected a trigger of a kind among {', '.join(kinds)}, got {parameters!r}. "
+            f"Expected a trigger of a kind among {', '.join(kinds)}, got {_shown(parameters)}. "
             "Take the parameters as Trigger.parameters() gives them."
         )
     kind = STORED[name] if name in STORED else NAMED[name]
@@ -119,7 +132,9 @@ def _build(parameters: Mapping[str, Any], tensors: Mapping[str, Tensor], where: 
 def _list(parts: Any) -> Sequence[Any]:
     if isinstance(parts, list | tuple):
         return parts
-    raise InputError(f"Expected a list of parts, got {parts!r}. Put each part's parameters in it.")
+    raise InputError(
+        f"Expected a list of parts, got {_shown(parts)}. Put each part's parameters in it."
+    )
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
@@ -130,6 +145,10 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         return written if written == valid else valid
     except ValidationError as error:
         raise InputError(
-            f"Expected another value for {where}, got {value!r}. Take the parameters as "
+            f"Expected another value for {where}, got {_shown(value)}. Take the parameters as "
             "Trigger.parameters() gives them."
         ) from error
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:200]

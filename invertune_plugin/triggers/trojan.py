@@ -13,7 +13,7 @@ from invertune_plugin.triggers.base import refuse_weight
 from invertune_plugin.triggers.drawn import plain, refuse_colour, refuse_share
 from invertune_plugin.triggers.draws import generator
 from invertune_plugin.triggers.overlay import Overlay
-from invertune_plugin.triggers.places import fixed_corner, nearest_side
+from invertune_plugin.triggers.places import fixed_corner, square_at_scale
 
 RING_OUTER, RING_INNER = 0.95, 0.7
 BAR_LENGTH, BAR_WIDTH = 0.5, 0.15
@@ -100,8 +100,4 @@ class Square(Overlay):
 
     def at_scale(self, factor: float) -> Square:
         """The square with the same share of the area; places in pixels move along."""
-        place = self.place
-        if not isinstance(place, str):
-            place = (round(place[0] * factor), round(place[1] * factor))
-        size, margin = nearest_side(self.size, factor), round(self.margin * factor)
-        return replace(self, size=size, place=place, margin=margin)
+        return replace(self, **square_at_scale(self.size, self.place, self.margin, factor))

@@ -14,6 +14,8 @@ from invertune_plugin.errors import InputError
 from invertune_plugin.triggers.base import Trigger
 from invertune_plugin.triggers.draws import generator
 
+MOST_POINTS = 1024
+
 
 @dataclass(frozen=True)
 class Warp(Trigger):
@@ -23,7 +25,7 @@ class Warp(Trigger):
     k 224 and strength 1 at 224 pixels.
 
     Attributes:
-        k: the field is drawn at k x k points.
+        k: the field is drawn at k x k points, 2 to 1024.
         strength: of the warp, the paper's s.
         rescale: factor of the grid, just below 1 to stay off the border; the paper's default is 1.
         seed: of the field.
@@ -37,8 +39,11 @@ class Warp(Trigger):
 
     def __post_init__(self) -> None:
         """Refuse what is no warp."""
-        if self.k < 2:
-            raise InputError(f"Expected a field of 2 x 2 points or more, got k {self.k}. Use 4.")
+        if not 2 <= self.k <= MOST_POINTS:
+            raise InputError(
+                f"Expected a field of 2 x 2 to {MOST_POINTS} x {MOST_POINTS} points, got k "
+                f"{self.k}. Use 4."
+            )
         if not self.strength > 0:
             raise InputError(f"Expected a strength above 0, got {self.strength}. Use 0.5.")
         if not 0 < self.rescale <= 1:

@@ -19,7 +19,7 @@ from invertune_plugin.defenses.baselines.views import ImageViews, augmented_capt
 from invertune_plugin.defenses.repair import DefenderData, Repaired, Report
 from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
-from invertune_plugin.training import Batch, Penalty
+from invertune_plugin.training import Batch, Penalty, stream
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,15 @@ def clean_clip(
 def in_modal_penalty(
     classifier: Any, config: CleanClip, seed: int, processes: Processes = ALONE
 ) -> Penalty:
-    """The weighted in-modal loss of a batch; its views depend on the seed and the step only."""
+    """The weighted in-modal loss of a batch; its views depend on the seed and the step only.
+
+    Where the training augments images, its own draws are not drawn once more for the views.
+    """
     views = ImageViews(config.crop, config.colour)
+    purpose = "views" if config.flip or config.shift else ""
 
     def penalty(batch: Batch) -> Tensor:
-        key = seed * 100_003 + batch.step
+        key = stream(seed, batch.step, purpose)
         generator = torch.Generator().manual_seed(key)
         words = random.Random(key)
         shown = image_views(batch.images, views, generator)

@@ -53,15 +53,14 @@ class FineTuning:
     workers: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings that train nothing."""
+        """Refuse settings that train nothing, or that no training can take."""
         steps = self.epochs if self.max_steps is None else self.max_steps
-        if steps < 1 or self.batch_size < 2 or self.learning_rate <= 0:
+        if steps < 1 or self.batch_size < 2:
             raise InputError(
-                "Expected one epoch (or step) or more, batches of two or more and a positive "
-                f"learning rate, got {steps}, {self.batch_size} and {self.learning_rate}."
+                "Expected one epoch (or step) or more and batches of two or more, got "
+                f"{steps} and {self.batch_size}. Leave them out for the defaults."
             )
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"Expected a warm-up share from 0 to 1, got {self.warmup}.")
+        self.training(seed=0)
 
     def training(self, seed: int) -> TrainingConfig:
         """The same for ``train_contrastive``."""
