@@ -33,6 +33,8 @@ def schema_of(path: Path) -> Any:
         raise InputError(f"Expected a Parquet file at {path}, got none there. Check the path.")
     try:
         return pq.read_schema(path)
+    except MemoryError:
+        raise
     except _BROKEN as error:
         raise InputError(
             f"Expected a Parquet file at {path}, got something else: {error}. Check the path."
@@ -44,6 +46,8 @@ def _reading(*paths: Path) -> Iterator[None]:
     """Say of damaged pages, which show only when they are read, which file they are in."""
     try:
         yield
+    except MemoryError:
+        raise
     except _BROKEN as error:
         told = " ".join(str(error).split()).rstrip(".")
         raise InputError(

@@ -58,7 +58,8 @@ def samples(path: Path, extensions: Sequence[str]) -> list[Sample]:
     """
     images: dict[str, tarfile.TarInfo] = {}
     texts: dict[str, dict[str, str]] = {}
-    reasons: dict[str, str] = {}
+    broken: dict[str, str] = {}
+    too_long: dict[str, str] = {}
     with _opened(path) as shard:
         for member in shard:
             folder, base = PurePosixPath(member.name).parent, PurePosixPath(member.name).name
@@ -72,12 +73,15 @@ def samples(path: Path, extensions: Sequence[str]) -> list[Sample]:
             elif extension not in extensions:
                 continue
             if member.issparse():
-                reasons[key] = f"{base} is a sparse file"
+                broken[key] = f"{base} is a sparse file"
             elif not is_image and member.size > MOST_TEXT:
-                reasons[key] = f"{base} is longer than {MOST_TEXT} bytes"
+                too_long[key] = f"{base} is longer than {MOST_TEXT} bytes"
             elif not is_image and (file := shard.extractfile(member)):
                 text = file.read().decode("utf-8", errors="replace").strip()
                 texts.setdefault(key, {})[extension] = text
+    for key in texts.keys() & too_long.keys():
+        del too_long[key]
+    reasons = too_long | broken
     return [
         Sample(member, texts.get(key, {}), reasons.get(key, "")) for key, member in images.items()
     ]

@@ -13,8 +13,6 @@ REPAIRS = ("none", "inver_tune", "fine_tuning", "clean_clip", "par")
 FULL = Path(__file__).parent.parent / "configs" / "bench" / "full.yaml"
 GRID = yaml.safe_load(FULL.read_text(encoding="utf-8"))
 DEFENSES: list[str] = list(GRID["defenses"])
-STEPS = (GRID["rebound"], None)
-"""Rebound of its rows; None of rows that older code has measured without."""
 PURIFIERS = [name for name in DEFENSES if name.startswith("purify:")]
 TOOLBOX = [name for name in DEFENSES if name.startswith("toolbox:")]
 
@@ -61,7 +59,7 @@ def by_defense(base: str) -> Callable[[], str]:
 
 def cells_of(kind: str, base: str) -> Rows:
     """Rows of victims or repairs of a recipe, at the benign steps of the full grid."""
-    return [row for row in read("grid", kind=kind, base=base) if row.get("rebound") in STEPS]
+    return read("grid", kind=kind, base=base, rebound=GRID["rebound"])
 
 
 def after(rows: Rows) -> str:

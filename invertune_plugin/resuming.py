@@ -74,6 +74,8 @@ def load_state(path: Path | None, **parts: Stateful) -> int:
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return int(state["done"])
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
     except Exception as error:
         raise InputError(
             f"Expected the state of this training in {path}, got one that it cannot go on from "

@@ -161,7 +161,8 @@ def test_absent_data_are_told_and_looked_for_again(
 ) -> None:
     scenes, options = tmp_path / "scenes.parquet", BenchOptions(only=("defense=none",))
     monkeypatch.setattr(ShapeSources, "files", classmethod(lambda *_: (existing_file(scenes),)))
-    run_grid(str(grid), tmp_path / "store", options)
+    assert run_grid(str(grid), tmp_path / "store", options) == 1
+    assert "2 cells need what is impossible here: Expected a" in capsys.readouterr().err
     assert {row["outcome"] for row in found(tmp_path / "store")} == {"impossible"}
     assert not (tmp_path / "cache").exists()
     scenes.touch()
@@ -175,7 +176,7 @@ def test_a_target_that_is_no_class_is_told_before_anything_is_trained(
 ) -> None:
     (tmp_path / "zebra.yaml").write_text("target: zebra\ntrigger: {kind: patch}\n")
     grid.write_text(grid.read_text().replace("attacks: [none, badnets]", "attacks: [zebra.yaml]"))
-    run_grid(str(grid), tmp_path / "store", BenchOptions())
+    assert run_grid(str(grid), tmp_path / "store", BenchOptions()) == 1
     reasons = {row["outcome"]: row["reason"] for row in found(tmp_path / "store")}
     assert list(reasons) == ["impossible"]
     assert "Expected a target among the 10 classes" in reasons["impossible"]

@@ -528,6 +528,13 @@ def test_texts_in_shards_are_short(tmp_path: Path, extension: str) -> None:
     assert read.unreadable == [path / "1.png"]
 
 
+def test_a_long_text_beside_a_caption_does_no_harm(tmp_path: Path) -> None:
+    long = b"{" + b" " * (1 << 20) + b"}"
+    content = {"0.png": encode(picture(0)), "0.txt": b"a cat", "0.json": long}
+    found = pair_set(write_shard(tmp_path / "x.tar", content), 8)
+    assert [found[0][1], found.unreadable] == [("a cat",), []]
+
+
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_headers_that_claim_more_than_there_is(tmp_path: Path, kind: bytes) -> None:
     for size in (10**13, 1 << 70):

@@ -13,7 +13,7 @@ from grid_cells import NUMBER
 from invertune_plugin import cli
 from invertune_plugin.benchmark import results_command
 from invertune_plugin.benchmark.grid.cells import Cell, Result
-from invertune_plugin.benchmark.grid.claims import About, Claim, Cost, claim_of
+from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.store import Store
 
 
@@ -124,6 +124,10 @@ def test_of_several_results_that_of_the_grid_counts(
     assert "25.0" in said
     assert "75.0" not in said
     assert "Left out: 1 other results" in said
+    absent = Cell(NUMBER, told | {"options": {"tau": 2.0}})
+    made.mark(Claim(About.of(absent), IMPOSSIBLE, reason="no clone", origin={"created": "3"}))
+    monkeypatch.setattr(results_command, "bench_cells", lambda bench: [absent])
+    assert "75.0" in results(tmp_path / "store", "--grid", "mine.yaml")[1]
 
 
 def test_two_stores_are_compared(results: Any, store: Path, tmp_path: Path) -> None:

@@ -90,9 +90,10 @@ def test_folders_that_are_no_stores_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "absent").exists()
 
 
-def test_a_file_that_is_no_claim_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ['{"seeds": 1}', "[1]", "[" * 100_000])
+def test_a_file_that_is_no_claim_is_refused(tmp_path: Path, text: str) -> None:
     store = Store.open(tmp_path)
-    (tmp_path / "claims" / "abc.json").write_text('{"seeds": 1}')
+    (tmp_path / "claims" / "abc.json").write_text(text)
     with pytest.raises(InputError, match=r"Expected a claim in .*abc\.json.*Delete the file"):
         store.claims()
 
@@ -136,7 +137,6 @@ def test_records_that_are_not_flat_are_refused(value: object) -> None:
 
 HOLD = """
 import sys
-from dataclasses import replace
 from pathlib import Path
 from invertune_plugin.benchmark.grid.store import Store
 with Store.open(Path(sys.argv[1])).locked():

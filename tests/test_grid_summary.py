@@ -13,7 +13,7 @@ import pytest
 from grid_cells import NUMBER
 
 from invertune_plugin.benchmark.grid.cells import Cell, Result
-from invertune_plugin.benchmark.grid.claims import About, Claim, Cost, claim_of
+from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.export import header_and_cells
 from invertune_plugin.benchmark.grid.rows import rows_of
 from invertune_plugin.benchmark.grid.store import Store
@@ -82,6 +82,18 @@ def test_seeds_of_different_settings_are_not_reliable_together(tmp_path: Path) -
     assert [found["reliable"] for found in summary(rows[:2])] == [True]
     (mixed,) = summary(rows)
     assert (mixed["reliable"], mixed["reason"]) == (False, MIXED)
+
+
+def test_marks_of_cells_whose_parent_is_absent_are_not_mixed(tmp_path: Path) -> None:
+    made = Store.open(tmp_path / "store")
+    for seed in range(2):
+        parent = Cell(NUMBER, {"seed": seed})
+        if seed == 0:
+            made.save(claim_of(About.of(parent), Result(), Cost(1.0), ()))
+        child = Cell(NUMBER, {"attack": "patch", "seed": seed, "draw_seed": seed}, (parent,))
+        made.mark(Claim(About.of(child), IMPOSSIBLE, reason="no clone"))
+    (found,) = summary(row for row in rows_of(made) if "attack" in row["about"])
+    assert (found["reliable"], found["reason"]) == (True, "no clone")
 
 
 def test_the_table_shows_shares_and_no_other_numbers(store: Store) -> None:

@@ -65,6 +65,17 @@ def test_the_state_of_another_training_is_to_be_removed(tmp_path: Path, parts: A
         load_state(path)
 
 
+def test_a_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
+    class Large(nn.Linear):
+        def load_state_dict(self, *_: Any, **__: Any) -> Any:
+            raise torch.cuda.OutOfMemoryError("20 GiB")
+
+    path = tmp_path / "x.resume"
+    save_state(path, 3, model=nn.Linear(2, 2))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        load_state(path, model=Large(2, 2))
+
+
 def test_a_stopwatch_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Ten seconds, a break, three seconds of preparing again, and four of the rest."""
     now = 0.0

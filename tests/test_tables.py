@@ -67,8 +67,9 @@ def test_a_repair_is_told_over_the_seeds_that_have_it() -> None:
 
 def test_rows_of_other_benign_steps_are_in_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = script("bench_tables")
-    rows = [{"kind": "repair", "rebound": steps} for steps in (100, 300)]
-    monkeypatch.setattr(tables, "read", lambda *_, **__: rows)
+    rows = [{"kind": "repair", "base": "demo", "rebound": steps} for steps in (100, 300)]
+    only = script("rendering").only
+    monkeypatch.setattr(tables, "read", lambda _, **wanted: only(rows, **wanted))
     assert tables.cells_of("repair", "demo") == rows[:1]
 
 

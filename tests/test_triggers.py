@@ -118,6 +118,7 @@ def test_random_places_depend_on_key_and_seed_only() -> None:
     found = corners(trigger, keys, 9, 9)
     assert corners(trigger, keys.flip(0), 9, 9) == found[::-1]
     assert corners(replace(trigger, seed=1), keys, 9, 9) != found
+    assert corners(replace(trigger, seed=np.int64(0)), keys, 9, 9) == found
     assert len(set(corners(trigger, torch.full((8,), 3), 9, 9))) == 1
 
 

@@ -23,6 +23,7 @@ from invertune_plugin.benchmark.bench_purify import compute_purified
 from invertune_plugin.benchmark.bench_recipe import BenchRecipe
 from invertune_plugin.benchmark.bench_repair import compute_repair
 from invertune_plugin.benchmark.bench_settings import (
+    measuring,
     recipe_in,
     settings_of_clean,
     settings_of_victim,
@@ -50,9 +51,9 @@ def bench_cells(bench: BenchRecipe) -> Iterator[Cell]:
     }
     cleans = {(base, s): _clean(base, s) for base in bench.recipes for s in bench.seeds}
     toolbox = {"toolbox": _toolbox_version()} if any(map(in_toolbox, bench.defenses)) else {}
-    measured = {"metrics": bench.metrics, "rebound": bench.rebound}
     for seed, ((base, _), victim_settings) in product(bench.seeds, known.items()):
         kind = _with_code(VICTIM, *plugged(recipe_in(victim_settings)))
+        measured = measuring(victim_settings, bench.metrics) | {"rebound": bench.rebound}
         settings = victim_settings | measured | {"seed": seed}
         victim = Cell(kind, settings, (cleans[base, seed],))
         for defense, options in bench.defenses.items():
@@ -121,8 +122,10 @@ def _toolbox_version() -> str:
 
 
 def _unrunnable(cell: Cell) -> str | None:
-    """Why a model cannot be made, told before anything is trained."""
-    return victims.why_not(recipe_in(cell.settings))
+    """Why a model cannot be made or measured, told before anything is trained."""
+    return victims.why_not(
+        recipe_in(cell.settings), ("training", *cell.settings.get("metrics", ()))
+    )
 
 
 CLEAN_MODEL = Kind("clean", compute_clean, impossible=_unrunnable, seconds=300)

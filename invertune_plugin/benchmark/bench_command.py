@@ -45,8 +45,8 @@ def run_grid(name: str, folder: Path, options: BenchOptions, track: str | None =
 
 
 def _track(tracker: Tracker, store: Store, keys: frozenset[str]) -> None:
-    for row in map(flat, current(rows_of(store))):
-        if row["key"] in keys:
-            name = "/".join(str(row[part]) for part in ("base", "tower", "attack", "defense"))
-            rates = {field: row[field] for field in rates_in([row])}
-            log_row(tracker, rates, name, step=row["seed"])
+    mine = [row for row in rows_of(store) if row["key"] in keys]
+    for row in map(flat, current(mine)):
+        name = "/".join(str(row[part]) for part in ("base", "tower", "attack", "defense"))
+        rates = {field: row[field] for field in rates_in([row])}
+        log_row(tracker, rates, name, step=row["seed"])

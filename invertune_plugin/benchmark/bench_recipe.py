@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from invertune_plugin.benchmark.bench_defenses import check_defense
 from invertune_plugin.benchmark.bench_settings import settings_of_victim
 from invertune_plugin.benchmark.recipe import is_yaml, recipe_path
+from invertune_plugin.benchmark.sources import Metric
 from invertune_plugin.benchmark.victims import CLEAN
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.errors import InputError
 from invertune_plugin.randomness import check_seed
 
 GROUP = "bench"
-Metric = Literal["classification", "retrieval"]
 
 
 @dataclass(frozen=True)

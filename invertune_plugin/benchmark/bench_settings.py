@@ -6,12 +6,12 @@ What shapes a cell is in its key, wherever files lie and whatever becomes of the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from invertune_plugin.benchmark.made_of import data_of, described
+from invertune_plugin.benchmark.made_of import data_of, described, digests_of
 from invertune_plugin.benchmark.recipe import (
     MODEL_CONFIG,
     DataConfig,
@@ -20,6 +20,7 @@ from invertune_plugin.benchmark.recipe import (
     model_config,
     recipe_settings,
 )
+from invertune_plugin.benchmark.sources import Metric, Use
 from invertune_plugin.benchmark.victims import CLEAN, victim_settings
 from invertune_plugin.config import parse
 from invertune_plugin.errors import InputError
@@ -85,12 +86,26 @@ def settings_of_clean(base: str, seed: int) -> dict[str, Any]:
     }
 
 
+def measuring(settings: Mapping[str, Any], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Settings of what is measured of a victim, with the content of the files for that."""
+    data = recipe_in(settings).data
+    tests = {metric: files for metric in metrics if (files := _digests(data, metric))}
+    return {"metrics": list(metrics)} | ({"tests": tests} if tests else {})
+
+
 def _data(data: DataConfig) -> dict[str, Any]:
     """What the data are; files that are absent, so that nothing runs, are not told apart."""
     try:
         return data_of(data)
     except InputError:
         return asdict(data)
+
+
+def _digests(data: DataConfig, use: Use) -> list[str]:
+    try:
+        return digests_of(data, use)
+    except InputError:
+        return []
 
 
 def _shaping(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.benchmark.grid.code import code_digest
 from invertune_plugin.benchmark.recipe import DataConfig, Recipe
-from invertune_plugin.benchmark.sources import source_of
+from invertune_plugin.benchmark.sources import Use, source_of
 from invertune_plugin.files import file_sha256
 from invertune_plugin.plugins import packages_of
 from invertune_plugin.triggers import NAMED
@@ -30,14 +30,23 @@ def described(attack: AttackConfig) -> dict[str, Any]:
 
 
 def data_of(data: DataConfig) -> dict[str, Any]:
-    """Settings of data as JSON values, with the SHA-256 of the files that they are read from.
+    """Settings of data as JSON values, with the SHA-256 of the files that models are trained on.
 
     Raises:
         InputError: a file is absent.
     """
-    files = source_of(data.source).files(data)
-    digests = {path.name: _digest(path, path.stat().st_mtime_ns) for path in files}
-    return asdict(data) | ({"files": digests} if digests else {})
+    files = digests_of(data, "training")
+    return asdict(data) | ({"files": files} if files else {})
+
+
+def digests_of(data: DataConfig, use: Use) -> list[str]:
+    """SHA-256 of the files that a use of data reads.
+
+    Raises:
+        InputError: a file is absent.
+    """
+    files = source_of(data.source).files(data, use)
+    return [_digest(path, path.stat().st_mtime_ns) for path in files]
 
 
 @lru_cache

@@ -47,7 +47,7 @@ def commit() -> str | None:
 
 def _git(folder: Path, *words: str) -> str:
     done = subprocess.run(  # noqa: S603
-        ["git", "-C", str(folder), *words],  # noqa: S607
+        ["git", "--no-optional-locks", "-C", str(folder), *words],  # noqa: S607
         capture_output=True,
         text=True,
         check=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,14 +29,14 @@ from invertune_plugin.data import (
 from invertune_plugin.plugins import Catalogue
 
 Part = Literal["clean", "attack", "defence", "rebound"]
+Metric = Literal["classification", "retrieval"]
+Use = Literal["training"] | Metric
 PARTS: tuple[Part, ...] = ("clean", "attack", "defence", "rebound")
-REAL_FILES = (
-    "tinyimagenet32-train",
-    "tinyimagenet32-validation",
-    "flickr8k-train",
-    "flickr8k-test",
-    "cifar10-test",
-)
+REAL_FILES: Mapping[Use, tuple[str, ...]] = {
+    "training": ("tinyimagenet32-train", "flickr8k-train"),
+    "classification": ("tinyimagenet32-validation", "cifar10-test"),
+    "retrieval": ("flickr8k-test",),
+}
 REAL_TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "an image of a {}.", "a {}.")
 
 
@@ -83,8 +84,8 @@ class Sources(ABC):
         self.test_seed = 10 * seed + len(PARTS)
 
     @classmethod
-    def files(cls, config: DataConfig) -> tuple[Path, ...]:
-        """The files that the data are read from; what is in them shapes every model.
+    def files(cls, config: DataConfig, use: Use) -> tuple[Path, ...]:
+        """The files that a use of the data reads; what is in them shapes its results.
 
         Raises:
             InputError: one is absent.
@@ -147,9 +148,9 @@ class RealSources(Sources):
     templates = REAL_TEMPLATES
 
     @classmethod
-    def files(cls, config: DataConfig) -> tuple[Path, ...]:
+    def files(cls, config: DataConfig, use: Use) -> tuple[Path, ...]:
         """Tiny-ImageNet, Flickr8k and, for tests alone, CIFAR-10."""
-        return tuple(data_file(f"{name}.parquet") for name in REAL_FILES)
+        return tuple(data_file(f"{name}.parquet") for name in REAL_FILES[use])
 
     def __init__(self, config: DataConfig, size: int, seed: int, clean_seed: int) -> None:
         super().__init__(config, size, seed, clean_seed)

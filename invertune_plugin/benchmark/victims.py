@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from invertune_plugin.benchmark.models import (
     victim_model,
 )
 from invertune_plugin.benchmark.recipe import (
+    DataConfig,
     Recipe,
     recipe_path,
     recipe_settings,
     shipped_recipes,
 )
-from invertune_plugin.benchmark.sources import Sources, build_sources, source_of
+from invertune_plugin.benchmark.sources import Sources, Use, build_sources, source_of
 from invertune_plugin.config import nearest, parse, read_yaml
 from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
+ANY_SIZE = 64
 GROUP = "victims"
 CLEAN = "none"
 """What tables call the attack of a model that nothing was planted in."""
@@ -133,18 +136,28 @@ def build_clean(
     return sources, clean_model(recipe, start, sources, seed, progress, processes)
 
 
-def why_not(recipe: Recipe) -> str | None:
+def why_not(recipe: Recipe, uses: Sequence[Use] = ("training",)) -> str | None:
     """Why a recipe cannot be run here, told before anything is trained.
 
     Its data are absent, or a target is none of their classes.
     """
     try:
-        source = source_of(recipe.data.source)
-        source.files(recipe.data)
-        _refuse_unknown_targets(recipe.attack, source(recipe.data, 1, 0, 0).class_names)
+        for use in uses:
+            source_of(recipe.data.source).files(recipe.data, use)
+        _refuse_unknown_targets(recipe.attack, _class_names(recipe.data))
     except InputError as error:
         return str(error)
+    except Exception:  # a fault in a package's own code, which the cell tells with its traceback
+        return None
     return None
+
+
+@lru_cache
+def _class_names(data: DataConfig) -> tuple[str, ...]:
+    """Classes of data; a class of data that knows them only with its images is made for that."""
+    source = source_of(data.source)
+    known: tuple[str, ...] | None = getattr(source, "class_names", None)
+    return known or source(data, ANY_SIZE, 0, 0).class_names
 
 
 def _refuse_unknown_targets(attack: AttackConfig, class_names: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ def draw_integers(keys: Tensor, seed: int, stream: int) -> Tensor:
         seed: another seed gives other numbers.
         stream: ``ROWS``, ``COLUMNS`` or ``CHOICES``; numbers of two streams are independent.
     """
-    shifted = (seed + 1) * HASH_MULTIPLIERS[1 + stream]
+    shifted = (int(seed) + 1) * HASH_MULTIPLIERS[1 + stream]
     wrapped = (shifted + 2**63) % 2**64 - 2**63
     mixed = (keys.long() + 1) * HASH_MULTIPLIERS[0] + wrapped
     for shift in (15, 13):

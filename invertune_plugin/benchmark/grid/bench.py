@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invertune_plugin.benchmark.grid.cells import Cell
+from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE
 from invertune_plugin.benchmark.grid.engines import open_engine
 from invertune_plugin.benchmark.grid.estimate import HEADER, duration, estimate, overview
 from invertune_plugin.benchmark.grid.plan import Plan, choose, plan_cells
@@ -53,7 +54,8 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
         options: how.
 
     Returns:
-        What was done; cells that failed in an earlier run and are not tried again have failed.
+        What was done; cells that failed in an earlier run and are not tried again, and those that
+        need an impossible one, have failed.
 
     Raises:
         InputError: options or store cannot be used, another run uses the store, or the disk is
@@ -64,24 +66,36 @@ def run_bench(cells: Sequence[Cell], folder: Path, options: BenchOptions) -> Ran
     if not (options.dry_run and store.is_new):
         store = Store.open(folder)
     if options.dry_run:
-        _tell(plan_cells(chosen, store, options.again), store, options)
+        plan = plan_cells(chosen, store, options.again)
+        _tell_hindrances(plan)
+        _tell(plan, store, options)
         return Ran(0, 0)
     with store.locked(options.wait):
         plan = plan_cells(chosen, store, options.again)
         mark_cells(plan, store)
+        hindered = _tell_hindrances(plan)
         waiting = [mark for mark in plan.marked.values() if mark.outcome == Outcome.FAILED.value]
         earlier = len(plan.failed) + len(waiting)
         if earlier:
             say(f"{earlier} cells failed earlier, or need one that did; --again tries them anew.")
         if not plan.missing:
-            return Ran(0, earlier)
+            return Ran(0, earlier + hindered)
         _tell(plan, store, options)
         with (
             closing(open_engine(options.jobs, options.scheduler)) as engine,
             item_progress("cells") as advance,
         ):
             ran = run_plan(plan, store, engine, say, advance)
-        return replace(ran, failed=ran.failed + earlier)
+        return replace(ran, failed=ran.failed + earlier + hindered)
+
+
+def _tell_hindrances(plan: Plan) -> int:
+    """Print why cells cannot work that others need; the number of those others."""
+    hindered = [m for m in plan.marked.values() if m.outcome == IMPOSSIBLE and m.blamed]
+    reasons = dict.fromkeys(plan.marked[mark.blamed].reason for mark in hindered)
+    if reasons:
+        say(f"{len(hindered)} cells need what is impossible here: {' '.join(reasons)}")
+    return len(hindered)
 
 
 def _tell(plan: Plan, store: Store, options: BenchOptions) -> None:

@@ -146,7 +146,7 @@ def read_claim(path: Path) -> Claim:
     try:
         content = json.loads(path.read_bytes())
         return _content().validate_python({"origin": {}, **content})
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"Expected a claim in {path}, got something else ({_told(error)}). "
             "Delete the file and run the grid again; the cell is then computed anew."

@@ -10,7 +10,7 @@ from invertune_plugin.benchmark.grid.claims import Claim
 
 
 def lineage(claim: Claim, claims: Mapping[str, Claim]) -> str:
-    """Hash of settings that is the same for all seeds of one experiment.
+    """Hash of settings, those of seeds aside: the same for all seeds of one experiment.
 
     Args:
         claim: the result.
@@ -21,6 +21,8 @@ def lineage(claim: Claim, claims: Mapping[str, Claim]) -> str:
         one = open_claims.pop()
         if one.about.key not in seen:
             seen.add(one.about.key)
-            told.append({n: value for n, value in one.about.settings.items() if n != "seed"})
+            told.append(
+                {n: value for n, value in one.about.settings.items() if not n.endswith("seed")}
+            )
             open_claims.extend(claims[key] for key in one.about.parents if key in claims)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]

@@ -138,18 +138,23 @@ def newest(
     That is one of ``keys``, else the newest. That a cell cannot work is told only where nothing
     else is: it depends on what is installed.
     """
-    ranked = sorted(rows, key=lambda row: (row["key"] in keys, *row_rank(row)))
-    return {identity(row): row for row in ranked}
+    return {identity(row): row for row in sorted(rows, key=lambda row: row_rank(row, keys))}
 
 
-def row_rank(row: Row) -> tuple[bool, str]:
+def row_rank(row: Row, keys: Container[str] = ()) -> tuple[bool, bool, str]:
     """``rank`` of a row."""
-    return rank(row["outcome"], row["created"])
+    return rank(row["outcome"], row.get("key") in keys, row["created"])
 
 
-def rank(outcome: str, created: object) -> tuple[bool, str]:
-    """Of several results about the same the one of the highest rank counts."""
-    return outcome != IMPOSSIBLE, str(created)
+def rank(outcome: str, wanted: bool, created: object) -> tuple[bool, bool, str]:
+    """Of several results about the same the one of the highest rank counts.
+
+    Args:
+        outcome: how the cell ended.
+        wanted: whether it has the settings that are asked for.
+        created: when.
+    """
+    return outcome != IMPOSSIBLE, wanted, str(created)
 
 
 def current(rows: Iterable[Row], keys: Container[str] = ()) -> list[Row]:

@@ -17,6 +17,7 @@ from invertune_plugin.benchmark.grid.rows import (
     is_rate,
     is_share,
     newest,
+    rates_in,
 )
 from invertune_plugin.metrics import Rate
 
@@ -72,7 +73,7 @@ def _merged(rows: Sequence[Row]) -> Row:
     first = rows[0]
     seeds = [str(row["about"]["seed"]) for row in rows if "seed" in row["about"]]
     about = {name: v for name, v in first["about"].items() if not name.endswith("seed")}
-    mixed = len({row.get("settings") for row in rows}) > 1
+    mixed = len({row.get("settings") for row in rows if rates_in([row])}) > 1
     merged: Row = {
         "kind": first["kind"],
         "about": about | ({"seeds": " ".join(seeds)} if seeds else {}),

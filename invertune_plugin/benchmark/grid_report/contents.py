@@ -81,7 +81,7 @@ def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
         InputError: a file is no claim.
     """
     every = store.claims() + store.claims("failures")
-    every.sort(key=lambda claim: (claim.about.key in keys, *rank_of(claim)))
+    every.sort(key=lambda claim: rank_of(claim, keys))
     newest = {
         identity({"kind": claim.about.kind, "about": claim.about.names}): claim for claim in every
     }
@@ -94,9 +94,9 @@ def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
     return Contents(store, cells, claims, len(every) - len(newest), _fingerprint(store))
 
 
-def rank_of(claim: Claim) -> tuple[bool, str]:
+def rank_of(claim: Claim, keys: Container[str] = ()) -> tuple[bool, bool, str]:
     """``rank`` of a claim."""
-    return rank(claim.outcome, claim.origin.get("created", ""))
+    return rank(claim.outcome, claim.about.key in keys, claim.origin.get("created", ""))
 
 
 def seed_of(names: Names) -> str:

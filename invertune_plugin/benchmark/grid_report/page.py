@@ -153,9 +153,15 @@ def _origins(contents: Contents) -> list[tuple[str, int]]:
 def _citation(title: str, contents: Contents, states: Counter[str], created: str) -> str:
     """A line that tells which numbers these are, wherever the file goes."""
     named = (claim.origin.get("commit") for claim in contents.claims.values())
-    commits = sorted({str(commit or "unknown")[:7] for commit in named})
+    commits = sorted({_short(str(commit or "unknown")) for commit in named})
     return (
         f"invertune-plugin {__version__}, report of the grid “{title}”, "
         f"{sum(states.values()):,} cells, commit {', '.join(commits) or 'unknown'}, written "
         f"{created}, fingerprint {contents.fingerprint[:16]}."
     )
+
+
+def _short(commit: str) -> str:
+    """A commit as people cite it; that its code was changed is kept."""
+    named, plus, changes = commit.partition("+")
+    return named[:7] + plus + changes

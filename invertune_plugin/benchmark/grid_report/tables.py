@@ -172,9 +172,10 @@ def _position(place: Place, contents: Contents, seeds: tuple[str, ...]) -> Posit
 def _positioned(
     place: Place, known: Mapping[str, Claim], missing: tuple[str, ...], contents: Contents
 ) -> Position:
-    means = mean_shares(shares_in(claim.record) for claim in known.values())
-    settings = {lineage(claim, contents.claims) for claim in known.values()}
-    return Position(place, known, missing, means, len(settings) > 1)
+    shares = {seed: shares_in(claim.record) for seed, claim in known.items()}
+    measured = [known[seed] for seed, found in shares.items() if found]
+    settings = {lineage(claim, contents.claims) for claim in measured}
+    return Position(place, known, missing, mean_shares(shares.values()), len(settings) > 1)
 
 
 def _before(
