@@ -57,6 +57,24 @@ def by_defense(base: str) -> Callable[[], str]:
     return made
 
 
+def rates() -> str:
+    """Baselines on the drawn ResNet at their own rate and at a higher one."""
+    usual, higher = cells_of("repair", "demo"), read("rates", kind="repair")
+    defenses = distinct(higher, "defense")
+    columns = {f"{name}{told}": name for name in defenses for told in ("", ", higher rate")}
+    lines = [
+        [
+            attack,
+            *(
+                after(only(higher if "," in title else usual, attack=attack, defense=name))
+                for title, name in columns.items()
+            ),
+        ]
+        for attack in none_first(higher)
+    ]
+    return markdown(["attack", *columns], lines)
+
+
 def cells_of(kind: str, base: str) -> Rows:
     """Rows of victims or repairs of a recipe, at the benign steps of the full grid."""
     return read("grid", kind=kind, base=base, rebound=GRID["rebound"])

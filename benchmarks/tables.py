@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected
+from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
 from flare_tables import directions, labelled, pairs, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
@@ -173,6 +173,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "flare speed": speed,
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
+    "rates": rates,
     "bench demo": bench("demo", *REPAIRS, "linear_probe", floor=True),
     "bench demo_vit": bench("demo_vit", *REPAIRS, "linear_probe", "rvpt", floor=True),
     "bench demo purifiers": bench("demo", *PURIFIERS, floor=True),

@@ -28,7 +28,7 @@ class FineTuning:
 
     Published for CLIPs of OpenAI's size (CleanCLIP's README): rate 1e-5, batches of 64, 10 epochs,
     50 steps of warm-up, weight decay 0.1, on 100,000 pairs. The rate here is for small CLIPs whose
-    victims were tuned at 1e-3 or 5e-4, and the warm-up a share, for sets of a thousand pairs.
+    victims were tuned at 1e-3, and the warm-up a share, for sets of a thousand pairs.
 
     Attributes:
         epochs: passes over the pairs; not used where ``max_steps`` is set.
