@@ -14,6 +14,20 @@ WORDNET = re.compile(r"n\d{8}")
 IMAGENET = list(CLASS_SETS["imagenet"])
 
 
+def own_names(folders: Sequence[str]) -> list[str]:
+    """What the sub-folders of a data set call its classes.
+
+    Those of ``write_folder``, each numbered by its place, go by the names behind the numbers, as
+    long as these tell them apart.
+
+    Args:
+        folders: names in alphabetical order.
+    """
+    parts = [NUMBERED.fullmatch(folder) for folder in folders]
+    names = [found[2] for i, found in enumerate(parts) if found and int(found[1]) == i]
+    return names if len(set(names)) == len(folders) else list(folders)
+
+
 def folder_labels(folders: Sequence[str], class_names: Sequence[str]) -> list[int]:
     """The class of each sub-folder, -1 where it has none.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from invertune_plugin.adapters.folder_names import folder_labels
+from invertune_plugin.adapters.folder_names import folder_labels, own_names
 from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.adapters.verified import EXTENSIONS, Entry, VerifiedSet
 from invertune_plugin.errors import InputError
@@ -35,10 +35,11 @@ class ImageFolderSet(VerifiedSet[int]):
     Args:
         root: the folder; it is searched to any depth.
         size: side of the decoded images in pixels.
-        class_names: names that labels count in; the sorted sub-folder names where omitted. A
-            sub-folder belongs to the class of its name (case does not count, ``_`` and ``-`` equal
-            a space; also as ``write_folder`` names it, and WordNet's names for all of ImageNet);
-            images of other sub-folders, and those directly in ``root``, get label -1.
+        class_names: names that labels count in; the sorted sub-folder names where omitted, without
+            the numbers that ``write_folder`` puts in front of them all. A sub-folder belongs to the
+            class of its name (case does not count, ``_`` and ``-`` equal a space; also as
+            ``write_folder`` names it, and WordNet's names for all of ImageNet); images of other
+            sub-folders, and those directly in ``root``, get label -1.
         min_images: fewest readable images to go on with.
         threads: threads of the pass that finds unreadable images.
 
@@ -78,8 +79,12 @@ class ImageFolderSet(VerifiedSet[int]):
             )
         inside = [path.relative_to(root).parts for path in paths]
         folders = sorted({parts[0] for parts in inside if len(parts) > 1})
-        self.class_names = list(folders if class_names is None else class_names)
-        label = dict(zip(folders, folder_labels(folders, self.class_names), strict=True))
+        if class_names is None:
+            self.class_names, labels = own_names(folders), list(range(len(folders)))
+        else:
+            self.class_names = list(class_names)
+            labels = folder_labels(folders, self.class_names)
+        label = dict(zip(folders, labels, strict=True))
         self.unnamed = [name for name in folders if label[name] < 0]
         if 0 < len(self.unnamed) < len(folders):
             told = (f"{name!r} ({nearest(name, self.class_names, 1)}?)" for name in self.unnamed)

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from invertune_plugin import __version__
 from invertune_plugin.console import console
 from invertune_plugin.errors import InputError
 from invertune_plugin.launch import launched, rank
 
+
+class Stoppable(TyperGroup):
+    """Commands that Ctrl-C ends with a sentence; Typer itself ends them without one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; exit code 130 where it was stopped."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            told = "invertune: stopped. The same command goes on where it can."
+            console.print(told, markup=False, soft_wrap=True)
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="invertune",
+    cls=Stoppable,
     help="Find, invert and remove backdoors in CLIP.",
     no_args_is_help=True,
     add_completion=False,
@@ -40,7 +56,8 @@ QuickGelu = Annotated[
     bool | None,
     typer.Option("--quick-gelu/--no-quick-gelu", help="Force the activation of the model."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
+MOST_SEED = 2**32 - 1
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.")]
 Track = Annotated[
     str | None,
@@ -352,7 +369,7 @@ def check(
 def run_toolbox(
     recipe: Annotated[str, typer.Argument(help="table, attacks, defenses, or a .yaml file.")],
     out: Annotated[Path, typer.Option(help="Folder for results; goes on where it was stopped.")],
-    seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(min=0, max=MOST_SEED, help="May be repeated.")] = [0],  # noqa: B006
     path: Annotated[Path | None, typer.Option(help="The clone of BackdoorBox.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Try failed cells once more.")] = False,
@@ -373,6 +390,3 @@ def main() -> None:
         name = "invertune" if launched() == 1 else f"invertune, process {rank()}"
         console.print(f"{name}: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("invertune: stopped. The same command goes on where it can.", markup=False)
-        sys.exit(130)

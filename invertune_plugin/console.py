@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+WIDEST = 10_000
 console = Console(stderr=True, highlight=False)
 
 
@@ -66,8 +67,13 @@ def item_progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> None:
-    """Print a table on standard output."""
-    grid = Table(*header)
+    """Print a table on standard output; nothing is cut off, and files get it as wide as it is."""
+    grid = Table()
+    for name in header:
+        grid.add_column(escape(name), overflow="fold")
     for row in rows:
         grid.add_row(*(escape(cell) for cell in row))
-    Console(highlight=False, quiet=console.quiet).print(grid)
+    out = Console(highlight=False, quiet=console.quiet)
+    if not out.is_terminal:
+        out.width = WIDEST
+    out.print(grid)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from invertune_plugin.class_order import refuse_other_order
-from invertune_plugin.data import ImageSet, batches, to_unit, with_labels
+from invertune_plugin.data import ImageSet, batches, texts_of, to_unit, with_labels
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import evaluating
 from invertune_plugin.triggers import Trigger
@@ -85,6 +85,24 @@ def clean_accuracy(classifier: nn.Module, dataset: ImageSet, batch_size: int = 2
     for images, labels in batches(known, batch_size):
         hits += int((predict(classifier, to_unit(images)) == torch.tensor(labels)).sum())
     return Rate(hits, len(known))
+
+
+def refuse_target_only(dataset: ImageSet, target: int, name: str) -> None:
+    """Refuse images on which no attack success can be measured.
+
+    Args:
+        dataset: labelled images.
+        target: index of the target class.
+        name: of that class, for the message.
+
+    Raises:
+        InputError: none of them has another class than the target.
+    """
+    if all(label in (-1, target) for label in texts_of(dataset)):
+        raise InputError(
+            f"Expected test images of other classes than the target {name!r}, got {len(dataset)} "
+            "and none of them. Add images."
+        )
 
 
 def attack_success_rate(

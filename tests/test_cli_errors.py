@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tiny import rn_config, vit_config
 
 from invertune_plugin import cli
 from invertune_plugin.adapters.open_clip import load_clip, save_clip
+from invertune_plugin.benchmark import evaluate_command
 
 CLASSES = ["star", "ring", "cross"]
 Command = Callable[..., tuple[int, str]]
@@ -75,7 +78,7 @@ def repair(invertune: Command, lab: Path, tmp_path: Path) -> Command:
 def refused(result: tuple[int, str], *parts: str) -> None:
     code, said = result
     assert code == 2, said
-    assert said.startswith("invertune: Expected")
+    assert "invertune: Expected" in said
     assert "Traceback" not in said
     for part in parts:
         assert part in said, said
@@ -157,6 +160,50 @@ def test_existing_output_needs_overwrite(repair: Command, tmp_path: Path) -> Non
     assert report.read_text() == "mine"
 
 
+def test_a_checkpoint_is_not_replaced_by_its_repair(
+    invertune: Command, lab: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    mine = out / "repaired.safetensors"
+    mine.write_bytes((lab / "rn.safetensors").read_bytes())
+    options = ("--images", lab / "images", "--classes", lab / "classes.txt", "--overwrite")
+    refused(invertune("repair", mine, *options, "--out", out), "written elsewhere", str(mine))
+    refused(invertune("evaluate", mine, *options, "--out", mine), "written elsewhere", str(mine))
+    assert mine.read_bytes() == (lab / "rn.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["rn.card.yaml", "rn.trigger.safetensors", "mine.yaml"])
+def test_numbers_replace_no_card_and_no_trigger(
+    invertune: Command, lab: Path, tmp_path: Path, name: str
+) -> None:
+    weights = tmp_path / "rn.safetensors"
+    weights.write_bytes((lab / "rn.safetensors").read_bytes())
+    (tmp_path / name).write_text("mine")
+    options = ["--images", lab / "images", "--classes", lab / "classes.txt", "--overwrite"]
+    options += ["--card", weights, "--trigger", tmp_path / "mine.yaml"]
+    refused(invertune("evaluate", weights, *options, "--out", tmp_path / name), "elsewhere", name)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_stopped_command_says_so(invertune: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_command, "evaluate_checkpoint", stopped)
+    code, said = invertune("evaluate", "x.safetensors", "--images", "x")
+    assert code == 130
+    assert said == "invertune: stopped. The same command goes on where it can."
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_seeds_of_a_comparison_have_a_range(invertune: Command, tmp_path: Path, seed: str) -> None:
+    code, said = invertune("toolbox", "run", "table", "--out", tmp_path / "out", "--seed", seed)
+    assert code == 2
+    assert said.startswith("Usage: invertune toolbox run")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_older_repair_does_not_outlive_one_that_finds_nothing(
     invertune: Command, lab: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +220,9 @@ def test_an_older_repair_does_not_outlive_one_that_finds_nothing(
     )  # fmt: skip
     assert code == 0, said
     assert {path.name for path in out.iterdir()} == {"report.html", "result.json"}
+    result = json.loads((out / "result.json").read_text())
+    assert f"--config {config} --overwrite" in result["command"]
+    assert result["settings"]["target"]["shift_steps"] == 1
 
 
 def test_output_folder_that_is_a_file(repair: Command, tmp_path: Path) -> None:
@@ -235,6 +285,33 @@ def test_images_without_labels_cannot_be_evaluated(
     refused(invertune("evaluate", lab / "rn.safetensors", *words), "labelled", "sub-folders")
 
 
+def test_images_of_the_target_alone_measure_no_attack(
+    invertune: Command, lab: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(lab / "images" / "star", tmp_path / "only" / "star")
+    (tmp_path / "patch.yaml").write_text("kind: patch\nsize: 4\n")
+    words = ["--images", tmp_path / "only", "--classes", lab / "classes.txt", "--device", "cpu"]
+    words += [
+        "--trigger",
+        tmp_path / "patch.yaml",
+        "--target",
+        "star",
+        "--out",
+        tmp_path / "x.json",
+    ]
+    refused(invertune("evaluate", lab / "rn.safetensors", *words), "other classes than the target")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_images_of_no_class_are_counted(invertune: Command, lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "images", tmp_path / "images")
+    (tmp_path / "images" / "star").rename(tmp_path / "images" / "moon")
+    words = ["--images", tmp_path / "images", "--classes", lab / "classes.txt", "--device", "cpu"]
+    code, said = invertune("evaluate", lab / "rn.safetensors", *words)
+    assert code == 0
+    assert re.search(r"left out: \d+ of \d+ images in .*, of none of the classes", said)
+
+
 def test_unknown_recipe(invertune: Command, tmp_path: Path) -> None:
     refused(invertune("run", "dmeo", "--out", tmp_path), "mean 'demo'", "'dmeo'", ".yaml")
 
@@ -273,7 +350,9 @@ def test_a_card_that_the_checkpoint_contradicts(evaluate: Command, tmp_path: Pat
     assert said.startswith("Expected, as the card says, CA 99.0%, got ")
     assert "; and ASR 50.0%, got " in said
     assert "QuickGELU" in said
-    row = json.loads(out.read_text())["rows"][0]
+    result = json.loads(out.read_text())
+    assert f"--card {card} --out {out} --device cpu" in result["command"]
+    row = result["rows"][0]
     assert row["outcome"] == "rejected"
     assert row["attack"].startswith("patch-")
 

@@ -35,7 +35,7 @@ from invertune_plugin.adapters.datasets import (
     labelled_or_captioned,
     pair_set,
 )
-from invertune_plugin.adapters.folder_names import folder_labels
+from invertune_plugin.adapters.folder_names import folder_labels, own_names
 from invertune_plugin.adapters.images import decode, fit, open_rgb
 from invertune_plugin.adapters.shards import expand
 from invertune_plugin.adapters.writing.folder import write_folder
@@ -219,6 +219,21 @@ def test_folders_that_write_folder_made_are_the_classes_they_were(tmp_path: Path
     assert list(ImageFolderSet(root, 4, other).texts) == [-1, -1, 0, 0, -1, -1, 1, 1]
     assert folder_labels(["0-20_km_h"], ["20 km/h", "20 km_h"]) == [0]
     assert folder_labels(["7-20_km_h"], ["20 km/h", "20 km_h"]) == [-1], "either of two"
+
+
+def test_the_classes_of_a_written_folder_go_by_their_names(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(11)]
+    images = InMemory(torch.zeros(11, 3, 4, 4, dtype=torch.uint8), list(range(11)))
+    found = ImageFolderSet(write_folder(images, tmp_path / "written", names), 4)
+    assert found.class_names == [name.replace(" ", "_") for name in names]
+    assert list(found.texts) == list(range(11))
+
+
+@pytest.mark.parametrize(
+    "folders", [["1-cat", "2-dog"], ["0-cat", "dog"], ["0-cat", "1-cat"], ["0-a", "1-b", "10-c"]]
+)
+def test_other_folders_keep_their_numbers(folders: list[str]) -> None:
+    assert own_names(folders) == folders
 
 
 def test_all_of_imagenet_may_be_named_by_wordnet() -> None:

@@ -74,12 +74,12 @@ def test_captions(poison: Command, lab: Path, tmp_path: Path, form: str) -> None
 @pytest.mark.parametrize(
     ("text", "count"),
     [
-        ("mode: all-to-one\ntarget: 2-star\nrate: 0.1", 12),
-        ("mode: all-to-one\ntarget: 2-star\nrate: 0.1\n"
-         "more: {second: {trigger: {kind: blend}, target: 1-Square}}", 12),
+        ("mode: all-to-one\ntarget: star\nrate: 0.1", 12),
+        ("mode: all-to-one\ntarget: star\nrate: 0.1\n"
+         "more: {second: {trigger: {kind: blend}, target: Square}}", 12),
         ("mode: all-to-all\nrate: 0.2", 24),
         ("mode: untargeted\nrate: 0.2\nseed: 3", 24),
-        ("mode: clean-label\ntarget: 2-star\nrate: 1.0", None),
+        ("mode: clean-label\ntarget: star\nrate: 1.0", None),
     ],
 )  # fmt: skip
 def test_labels(poison: Command, lab: Path, tmp_path: Path, text: str, count: int | None) -> None:
@@ -118,7 +118,7 @@ GOOD = f"{TRIGGER}\ntarget: star\nrate: 0.1"
         (GOOD, {"data": "nowhere"}, ["nowhere"]),
         (f"{TRIGGER}\nrate: 0.1", {}, ["a target in the mode templates", "Correct target"]),
         (GOOD + "\nmode: untargeted", {}, ["no target in the mode untargeted", "'star'"]),
-        (GOOD + "\nmode: all-to-one", {}, ["among 10 classes", "'2-star'"]),
+        (GOOD.replace("star", "stra") + "\nmode: all-to-one", {}, ["among 10 classes", "'star'"]),
         (GOOD + "\nmode: all-to-one\nsources: [ring]", {}, ["no sources in the mode all-to-one"]),
         (GOOD + "\nmode: flip", {}, ["mode", "'flip'"]),
         (GOOD + "\nsources: [star]", {}, ["other than the target"]),
@@ -171,8 +171,27 @@ def test_data_are_not_replaced_by_their_poisoned_copy(
     before = {path: path.read_bytes() for path in files}
     code, said = poison(GOOD, data=tmp_path / "out" / spec, format=form, overwrite=True)
     assert code == 2
-    assert "Expected data that are written elsewhere than they are read" in said
+    assert "written elsewhere than their inputs are read" in said
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_nothing_is_added_to_the_data_that_are_read(
+    poison: Command, lab: Path, tmp_path: Path
+) -> None:
+    text = f"{TRIGGER}\nmode: all-to-one\ntarget: star\nrate: 0.1"
+    code, said = poison(text, out=lab / "images" / "poisoned")
+    assert code == 2
+    assert "written elsewhere than their inputs are read" in said
+    assert not (lab / "images" / "poisoned").exists()
+
+
+def test_a_poisoned_folder_is_poisoned_again(poison: Command, tmp_path: Path) -> None:
+    text = f"{TRIGGER}\nmode: all-to-one\ntarget: star\nrate: 0.1"
+    assert poison(text)[0] == 0
+    code, said = poison(text, data=tmp_path / "out", out=tmp_path / "again")
+    assert code == 0, said
+    for folder in (tmp_path / "out", tmp_path / "again"):
+        assert image_set(folder, SIZE).class_names[2] == "star"  # type: ignore[attr-defined]
 
 
 def test_pictures_of_a_user_beside_captions_are_not_replaced(

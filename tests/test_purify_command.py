@@ -136,8 +136,28 @@ def test_data_are_not_replaced_by_what_is_kept_of_them(purify: Command, tmp_path
     before = kept.read_bytes()
     code, said = purify(kept, keep="folder", overwrite=True)
     assert code == 2
-    assert "written elsewhere than they are read" in said
+    assert "written elsewhere than their inputs are read" in said
     assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", ["labels", "labels/found"])
+def test_nothing_is_added_to_the_set_that_is_searched(
+    purify: Command, lab: Path, tmp_path: Path, out: str
+) -> None:
+    shutil.copytree(lab / "labels", tmp_path / "labels")
+    before = sorted((tmp_path / "labels").rglob("*.*"))
+    code, said = purify(tmp_path / "labels", out=tmp_path / out)
+    assert code == 2
+    assert "written elsewhere than their inputs are read" in said
+    assert sorted((tmp_path / "labels").rglob("*.*")) == before
+
+
+def test_a_table_is_not_replaced_by_its_scores(purify: Command, lab: Path, tmp_path: Path) -> None:
+    shutil.copytree(lab / "pairs", tmp_path / "pairs")
+    table = (tmp_path / "pairs" / "captions.csv").rename(tmp_path / "pairs" / "scores.csv")
+    before = table.read_bytes()
+    assert purify(table, out=tmp_path / "pairs", overwrite=True)[0] == 2
+    assert table.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", SPECS)
@@ -198,6 +218,76 @@ def test_what_stays_can_be_written(
     first = next(i for i in range(COUNT) if i not in removed)
     assert torch.equal(kept[0][0], every[first][0])
     assert kept[0][1] == every[first][1]
+
+
+@pytest.mark.parametrize("keep", ["folder", "parquet"])
+def test_classes_keep_their_names(purify: Command, lab: Path, tmp_path: Path, keep: str) -> None:
+    code, said = purify(lab / "labels", by="none", config=None, keep=keep, size=32)
+    assert code == 0, said
+    path = tmp_path / "out" / {"folder": "kept", "parquet": "kept.parquet"}[keep]
+    kept: Any = labelled_or_captioned(path, 8)
+    assert list(kept.class_names) == list(OTHERS)
+    if keep == "folder":
+        assert {each.name for each in path.iterdir()} == {"0-first", "1-second", "2-third"}
+
+
+def gap(folder: Path, lab: Path) -> Path:
+    """A set with a class that has no image."""
+    labels: Any = labelled_or_captioned(lab / "labels", 32)
+    return write_parquet(labels, folder / "gap.parquet", (*OTHERS, "fourth"))
+
+
+def loose(folder: Path, lab: Path) -> Path:
+    """A set with an image of no class."""
+    shutil.copytree(lab / "labels", folder / "loose")
+    shutil.copy(next((lab / "labels").rglob("*.png")), folder / "loose")
+    return folder / "loose"
+
+
+@pytest.mark.parametrize(
+    ("make", "keep", "part"),
+    [
+        (gap, "folder", "got none of fourth"),
+        (loose, "folder", "got 1 without one"),
+        (loose, "webdataset", "got 1 without one"),
+    ],
+)
+def test_what_cannot_be_kept_is_not_searched(
+    purify: Command, lab: Path, tmp_path: Path, make: Callable[..., Path], keep: str, part: str
+) -> None:
+    options = {"by": "none", "config": None, "size": 32}
+    code, said = purify(make(tmp_path, lab), keep=keep, **options)
+    assert code == 2
+    assert part in said
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_file_of_a_user_among_kept_data_ends_it_before_the_search(
+    purify: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "kept").mkdir(parents=True)
+    (tmp_path / "out" / "kept" / "notes.txt").write_text("mine")
+    code, said = purify(by="none", config=None, keep="folder", overwrite=True)
+    assert code == 2
+    assert "Only folders of invertune purify are replaced" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kept"]
+
+
+def test_the_record_tells_how_to_do_it_again(
+    purify: Command, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(lab)
+    config = tmp_path / "near.yaml"
+    config.write_text("k: 12")
+    code, said = purify("pairs.parquet", by="k_distance", config=config, templates="a {}.", seed=3)
+    assert code == 0, said
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["command"] == (
+        f"invertune purify pairs.parquet --checkpoint {lab / 'vit.safetensors'} --classes "
+        f"{lab / 'classes.txt'} --out {tmp_path / 'out'} --by k_distance --templates 'a {{}}.' "
+        f"--config {config} --seed 3 --device cpu"
+    )
+    assert (result["settings"]["k"], result["settings"]["reference"]) == (12, 2048)
 
 
 def test_what_cannot_be_read_is_told_and_what_stays_is_kept_in_its_place(

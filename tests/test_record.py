@@ -7,11 +7,13 @@ import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 from invertune_plugin.benchmark import provenance
+from invertune_plugin.benchmark.command_line import command_line
 from invertune_plugin.benchmark.grid.rows import row_rank
 from invertune_plugin.benchmark.record import Rows, merge_rows
 
@@ -70,6 +72,25 @@ def test_no_row_is_lost_where_several_write_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: merged(out, {"attack": name}), names))
     assert [row["attack"] for row in json.loads(out.read_text())["rows"]] == names
+
+
+@dataclass(frozen=True)
+class Job:
+    """Options of a command."""
+
+    data: str
+    out: Path
+    by: str = "flare"
+    quick_gelu: bool | None = None
+    overwrite: bool = False
+
+
+def test_the_command_of_a_job_can_be_typed_into_a_shell() -> None:
+    job = Job("my data", Path("out"), quick_gelu=False)
+    told = "invertune purify 'my data' --out out"
+    assert command_line("purify", job, "data") == f"{told} --no-quick-gelu"
+    job = Job("my data", Path("out"), by="dao", overwrite=True)
+    assert command_line("purify", job, "data") == f"{told} --by dao --overwrite"
 
 
 def test_the_commit_is_that_of_this_project_and_tells_changes(tmp_path: Path) -> None:

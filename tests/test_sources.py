@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from invertune_plugin.adapters.data_root import data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
+from invertune_plugin.benchmark import toolbox_models
 from invertune_plugin.benchmark.recipe import DataConfig, load_recipe, shipped_recipes
-from invertune_plugin.benchmark.sources import PARTS, Sources, build_sources
-from invertune_plugin.benchmark.toolbox_models import IMAGE_SIZE, build_arena
+from invertune_plugin.benchmark.sources import PARTS, ShapeSources, Sources, build_sources
+from invertune_plugin.benchmark.toolbox_models import IMAGE_SIZE, build_arena, build_model
 from invertune_plugin.benchmark.toolbox_recipe import (
     GROUP,
     Amounts,
@@ -115,6 +118,33 @@ def test_other_amounts_have_other_images(tmp_path: Path) -> None:
         amounts = Amounts(train=train, clean=100, test=100)
         arena = build_arena(replace(recipe, data=amounts), 0, tmp_path)
         assert len(arena.attack.train) == train
+
+
+def test_other_files_make_another_arena_and_another_clean_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test files tell arenas apart, training files both."""
+    small_one = Amounts(train=100, clean=100, test=100)
+    recipe = replace(load_toolbox_recipe("attacks"), data=small_one)
+    keys: list[dict[str, Any]] = []
+
+    def stop(kind: str, key: dict[str, Any]) -> Path:
+        keys.append(key)
+        raise InputError("Expected no training here.")
+
+    monkeypatch.setattr(toolbox_models, "cached_path", stop)
+    files = classmethod(lambda _, __, use: (tmp_path / use,))
+    monkeypatch.setattr(ShapeSources, "files", files)
+    core: Any = SimpleNamespace(models=SimpleNamespace(ResNet=lambda _, count: nn.Linear(1, count)))
+    for training, test in (("a", "a"), ("a", "b"), ("b", "a")):
+        (tmp_path / "training").write_text(training)
+        (tmp_path / "classification").write_text(test)
+        build_arena(recipe, 0, tmp_path / "arenas")
+        with pytest.raises(InputError, match="no training"):
+            build_model(core, ModelSpec(resnet=18), recipe, 0, lambda _: print)
+    assert len(list((tmp_path / "arenas").iterdir())) == 3
+    first, second, third = keys
+    assert first == second != third
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -15,7 +15,7 @@ from invertune_plugin import cli
 from invertune_plugin.benchmark import toolbox_run
 from invertune_plugin.benchmark.recipe import shipped_recipes
 from invertune_plugin.benchmark.toolbox_recipe import GROUP, ModelSpec, load_toolbox_recipe
-from invertune_plugin.benchmark.toolbox_run import run_comparison
+from invertune_plugin.benchmark.toolbox_run import print_comparison, run_comparison
 from invertune_plugin.errors import InputError
 
 RECIPE = """
@@ -143,6 +143,43 @@ def test_other_settings_are_refused_and_can_be_replaced(
         run_comparison(str(recipe), tmp_path / "out", [0], None, False)
     run_comparison(str(recipe), tmp_path / "out", [0], None, True)
     assert len(grid.ran) == 8
+
+
+def test_one_that_starts_anew_forgets_the_earlier_rows(
+    grid: Grid, recipe: Path, tmp_path: Path
+) -> None:
+    """Also where it is stopped before its first row."""
+    run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    grid.ran, grid.stop = [], 0
+    with pytest.raises(Stopped):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, True)
+    grid.stop = 100
+    run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    assert len(grid.ran) == 4
+
+
+def test_bad_input_takes_no_earlier_rows(
+    grid: Grid, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> Iterator[dict[str, Any]]:
+        raise InputError("Expected data, got none.")
+
+    rows = run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    monkeypatch.setattr(toolbox_run, "run_grid", refused)
+    with pytest.raises(InputError, match="Expected data"):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, True)
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["rows"] == rows
+    assert not list((tmp_path / "out").glob("*.earlier"))
+
+
+def test_the_table_of_many_defences_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"defence-{number:02}" for number in range(14)]
+    measured = {"outcome": "ok", "ca_after": 0.5, "asr_after": 0.25}
+    print_comparison([{"tower": "a", "attack": "b", "defense": n, **measured} for n in names])
+    lines = capsys.readouterr().out.splitlines()
+    for name in names:
+        assert any(name in line and "50.0 / 25.0" in line for line in lines)
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_file_that_is_no_result_is_refused(grid: Grid, recipe: Path, tmp_path: Path) -> None:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from invertune_plugin.attacks.card import VictimCard
 from invertune_plugin.data import ImageSet
 from invertune_plugin.errors import InputError
-from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
+from invertune_plugin.metrics import (
+    Rate,
+    attack_success_rate,
+    clean_accuracy,
+    refuse_target_only,
+)
 from invertune_plugin.outcome import Outcome
 from invertune_plugin.triggers import Trigger
 from invertune_plugin.zero_shot import ZeroShotClassifier
@@ -141,12 +146,8 @@ def _measured(
     classifier: ZeroShotClassifier, images: ImageSet, trigger: Trigger, target: str
 ) -> tuple[Rate, Rate]:
     label = classifier.class_index(target)
+    refuse_target_only(images, label, target)
     asr = attack_success_rate(classifier, images, trigger, label)
-    if not asr.n:
-        raise InputError(
-            f"Expected test images of other classes than the target {target!r}, got {len(images)} "
-            "and none of them. Add images."
-        )
     return clean_accuracy(classifier, images), asr
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from invertune_plugin.adapters.open_clip import save_clip, zero_shot_classifier
 from invertune_plugin.adapters.tracking import Tracker
 from invertune_plugin.adapters.victim_cards import trigger_beside
-from invertune_plugin.attacks.attack import chosen_pairs
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.card import CARD_ENTRY, VictimCard
 from invertune_plugin.attacks.victim_check import victim_card
@@ -18,7 +17,12 @@ from invertune_plugin.benchmark.provenance import versions
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
 from invertune_plugin.benchmark.tracking import log_row, log_trigger, together, tracked
-from invertune_plugin.benchmark.victims import BuiltVictim, build_victim, victim_recipe
+from invertune_plugin.benchmark.victims import (
+    BuiltVictim,
+    build_victim,
+    poisoned_rate,
+    victim_recipe,
+)
 from invertune_plugin.console import say, table, training_progress
 from invertune_plugin.data import content_sha256
 from invertune_plugin.errors import InputError
@@ -94,13 +98,9 @@ def _measure(job: AttackJob, built: BuiltVictim, processes: Processes, tracker: 
 def _with_provenance(card: VictimCard, built: BuiltVictim, test: TestSet, seed: int) -> VictimCard:
     """The card, and what the victim was made of."""
     attack, sources = built.recipe.attack, built.sources
-    rate = None
-    if attack.encoder is None:
-        pairs = sources.pairs("attack")
-        poisoned = chosen_pairs(attack, built.victim.backdoors, pairs, sources.templates, seed)
-        rate, data = len(poisoned.poisoned) / len(pairs), content_sha256(pairs)
-    else:
-        data = content_sha256(sources.images("attack"))
+    poisons = attack.encoder is None
+    rate = poisoned_rate(attack, built.victim.backdoors, sources, seed) if poisons else None
+    data = content_sha256(sources.pairs("attack") if poisons else sources.images("attack"))
     return replace(
         card,
         poisoned_rate=rate,

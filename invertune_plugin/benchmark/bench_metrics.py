@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from invertune_plugin.benchmark.bench_open import Opened
-from invertune_plugin.benchmark.measuring import measure
+from invertune_plugin.benchmark.measuring import best, measure
 from invertune_plugin.benchmark.record import rate_fields
-from invertune_plugin.metrics import Rate
 from invertune_plugin.retrieval import measure_retrieval
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -53,11 +52,6 @@ def classification(role: str, model: Any, opened: Opened) -> Row:
             for n, rate in enumerate(reached, 1):
                 row |= rate_fields(f"asr_{name}_trigger{n}", rate)
     return row
-
-
-def best(rates: Sequence[Rate]) -> Rate:
-    """The highest of rates."""
-    return max(rates, key=lambda rate: rate.value)
 
 
 def retrieval(role: str, model: Any, opened: Opened) -> Row:

@@ -12,7 +12,7 @@ from invertune_plugin.benchmark.bench_open import open_victim, told
 from invertune_plugin.benchmark.bench_settings import recipe_in
 from invertune_plugin.benchmark.evidence_files import write_curves, write_examples
 from invertune_plugin.benchmark.grid.cells import Parent, Result, Say
-from invertune_plugin.benchmark.victims import CLEAN, build_clean
+from invertune_plugin.benchmark.victims import CLEAN, build_clean, poisoned_rate
 
 Settings = Mapping[str, Any]
 Parents = tuple[Parent, ...]
@@ -33,8 +33,10 @@ def compute_victim(settings: Settings, parents: Parents, folder: Path, report: S
     attack = opened.recipe.attack
     row: Row = {"target": opened.backdoor.target, "seconds_attack": opened.seconds}
     row["sha256"] = opened.sha256
-    planted = settings["attack"] != CLEAN and attack.encoder is None
-    row["poisoned_rate"] = attack.rate if planted else 0.0
+    row["poisoned_rate"] = 0.0
+    if settings["attack"] != CLEAN:
+        rate = poisoned_rate(attack, opened.backdoors, opened.sources, settings["seed"])
+        row["poisoned_rate"] = round(rate, 5)
     row["trigger"] = opened.backdoor.trigger.fingerprint()
     write_examples(folder, opened.tests[0], opened.backdoor)
     row |= measured(settings["metrics"], "clean", opened.clean, opened)

@@ -6,9 +6,15 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from invertune_plugin.adapters.victim_cards import read_victim_card, trigger_beside
+from invertune_plugin.adapters.victim_cards import (
+    card_beside,
+    read_victim_card,
+    trigger_beside,
+)
+from invertune_plugin.adapters.writing.apart import refuse_inputs
 from invertune_plugin.attacks.card import VictimCard
 from invertune_plugin.attacks.victim_check import VictimCheck, check_victim
+from invertune_plugin.benchmark.command_line import command_line
 from invertune_plugin.benchmark.record import rate_fields, record
 from invertune_plugin.benchmark.suspect import (
     Suspect,
@@ -55,6 +61,7 @@ def evaluate_checkpoint(job: EvaluateJob) -> int:
     """
     if job.out is not None:
         refuse_existing(job.out, job.overwrite)
+        _refuse_inputs(job, job.out)
     card = None if job.card is None else _card(job.card, job.target)
     suspect = _suspect(job, card)
     found, attack, check = _measured(job, suspect, card)
@@ -69,9 +76,17 @@ def evaluate_checkpoint(job: EvaluateJob) -> int:
             row |= rate_fields(name, rate)
         if check is not None:
             row |= {"outcome": check.outcome.value, "reason": check.reason}
-        command = f"invertune evaluate {job.checkpoint} --images {job.images}"
+        command = command_line("evaluate", job, "checkpoint")
         write_text(job.out, json.dumps(record(command, [row]), indent=2), job.overwrite)
     return int(check is not None and check.outcome is not Outcome.OK)
+
+
+def _refuse_inputs(job: EvaluateJob, out: Path) -> None:
+    """Refuse an output that would replace what is read, be it named or beside the weights."""
+    beside = [trigger_beside(job.checkpoint)] if Path(job.checkpoint).is_file() else []
+    beside += [card_beside(job.card)] if job.card and job.card.is_file() else []
+    read = (job.checkpoint, job.model, job.images, job.classes, job.trigger, job.card)
+    refuse_inputs([out], *read, *beside)
 
 
 def _card(path: Path, target: str | None) -> VictimCard:

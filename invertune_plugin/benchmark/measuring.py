@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from invertune_plugin.attacks.backdoors import Backdoor
@@ -16,6 +17,19 @@ class Measured:
 
     ca: Rate
     asr: Rate
+
+
+def measure_all(
+    model: ZeroShotClassifier, test: TestSet, backdoors: Sequence[Backdoor[str]]
+) -> Measured:
+    """The same with several triggers: the attack success is that of the one that works best."""
+    found = [measure(model, test, backdoor) for backdoor in backdoors]
+    return Measured(found[0].ca, best([each.asr for each in found]))
+
+
+def best(rates: Sequence[Rate]) -> Rate:
+    """The highest of rates."""
+    return max(rates, key=lambda rate: rate.value)
 
 
 def measure(model: ZeroShotClassifier, test: TestSet, backdoor: Backdoor[str]) -> Measured:

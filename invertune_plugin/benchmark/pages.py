@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from invertune_plugin.benchmark.judgement import BeforeAfter
 from invertune_plugin.benchmark.pixels import Examples, read_examples
-from invertune_plugin.benchmark.report import BeforeAfter, ReportPage
+from invertune_plugin.benchmark.report import ReportPage
 from invertune_plugin.benchmark.run import Experiment
 from invertune_plugin.benchmark.suspect import Attack, Suspect
 from invertune_plugin.data import ImageSet, texts_of
 from invertune_plugin.defenses.invertune import Repair
-from invertune_plugin.metrics import Rate
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
 EXAMPLES = 8
-BETTER: dict[str, Literal["higher is better", "lower is better"]] = {
-    "CA": "higher is better",
-    "ASR": "lower is better",
-}
 
 
 def repair_page(
     suspect: Suspect,
     images: ImageSet,
+    test: ImageSet | None,
     attack: Attack | None,
     repair: Repair,
-    before: Mapping[str, Rate],
-    after: Mapping[str, Rate],
+    measured: Sequence[BeforeAfter],
     record: Mapping[str, Any],
 ) -> ReportPage:
     """The page of ``invertune repair``."""
@@ -37,16 +33,12 @@ def repair_page(
     return ReportPage(
         title=f"Repair of {loaded.architecture}",
         repair=repair,
-        before_after=[
-            BeforeAfter(
-                name.upper(), before=rate, after=after.get(name), better=BETTER[name.upper()]
-            )
-            for name, rate in before.items()
-        ],
+        before_after=measured,
         true_trigger=attack.trigger if attack else None,
         true_target=classifier.class_names[attack.label] if attack else None,
         image_size=(classifier.image_size, classifier.image_size),
-        examples=_examples(classifier, repair, images, attack),
+        examples=_examples(classifier, repair, images if test is None else test, attack),
+        examples_from="Images of the defender" if test is None else "Test images",
         facts={
             "checkpoint": loaded.source,
             "sha256 of the checkpoint": loaded.source_sha256 or "none: from a hub",
@@ -68,9 +60,7 @@ def experiment_page(found: Experiment, record: Mapping[str, Any]) -> ReportPage:
     return ReportPage(
         title=f"InverTune on the recipe “{recipe.name}”, seed {found.seed}",
         repair=found.repair,
-        before_after=[
-            _compared(found, test.name, metric) for test in found.tests for metric in BETTER
-        ],
+        before_after=found.compared(),
         true_trigger=attack.trigger,
         true_target=recipe.attack.target,
         image_size=(victim.image_size, victim.image_size),
@@ -78,28 +68,13 @@ def experiment_page(found: Experiment, record: Mapping[str, Any]) -> ReportPage:
         clean_repair=found.clean_repair,
         facts={
             "model": recipe.model,
-            "poisoned rate": f"{recipe.attack.rate:.1%}",
+            "poisoned rate": f"{record['rows'][0]['poisoned_rate']:.2%}",
             "trigger": str(attack.trigger.parameters()),
             "classes": f"{len(victim.class_names):,}",
             "processor": f"{record['machine']['cpu']}, {record['machine']['cores']} cores",
             **{f"version of {name}": number for name, number in record["versions"].items()},
         },
         record=record,
-    )
-
-
-def _compared(found: Experiment, test: str, metric: str) -> BeforeAfter:
-    def rate(role: str) -> Rate | None:
-        measured = found.measured.get((role, test))
-        return getattr(measured, metric.lower()) if measured else None
-
-    return BeforeAfter(
-        f"{metric} on {test}",
-        clean=rate("clean"),
-        before=rate("victim"),
-        after=rate("repaired"),
-        rebound=rate("rebound"),
-        better=BETTER[metric],
     )
 
 

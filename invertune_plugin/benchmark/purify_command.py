@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
-from invertune_plugin.adapters.writing.apart import refuse_own_source
-from invertune_plugin.adapters.writing.folder import write_folder
-from invertune_plugin.adapters.writing.parquet import write_parquet
-from invertune_plugin.adapters.writing.samples import has_labels, needed_names
-from invertune_plugin.adapters.writing.shards import write_shards
+from invertune_plugin.adapters.writing.apart import refuse_inputs, refuse_inside_data
+from invertune_plugin.adapters.writing.forms import FORMS, refuse_labels, refuse_place
 from invertune_plugin.adapters.writing.truth import (
     poisoned_indices,
     read_ground_truth,
     truth_beside,
+    truth_path,
 )
+from invertune_plugin.benchmark.command_line import command_line
 from invertune_plugin.benchmark.detection import search_fields
 from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.removed_picture import write_removed
@@ -34,11 +33,7 @@ from invertune_plugin.outcome import Outcome
 
 OUTPUTS = ("scores.csv", "result.json")
 PICTURE = "removed.png"
-KEPT: dict[str, tuple[str, Callable[..., Path]]] = {
-    "folder": ("kept", write_folder),
-    "parquet": ("kept.parquet", write_parquet),
-    "webdataset": ("kept-shards", write_shards),
-}
+KEPT = {"folder": "kept", "parquet": "kept.parquet", "webdataset": "kept-shards"}
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,10 @@ def purify_data(job: PurifyJob) -> int:
         refuse_existing(job.out / name, job.overwrite)
     place = _kept_path(job)
     _refuse_other_data(job.out, place)
-    if place is not None:
-        refuse_own_source(job.data, place)
+    _refuse_inputs(job, place)
     purifier = purifier_of(job.by)
     options = read_yaml(job.config) if job.config else {}
-    parse(purifier.config, options, job.by)
+    config = parse(purifier.config, options, job.by)
     suspect = open_suspect(
         job.checkpoint, job.model, job.classes, job.templates, job.device, job.quick_gelu
     )
@@ -91,9 +85,8 @@ def purify_data(job: PurifyJob) -> int:
     found = run_purifier(job.by, classifier, data, options, job.seed, say)
     row = _row(job, suspect, found, truth)
     _write_scores(job.out / OUTPUTS[0], data, found)
-    command = f"invertune purify {job.data} --by {job.by} --seed {job.seed}"
-    result = json.dumps(record(command, [row]), indent=2)
-    write_text(job.out / OUTPUTS[1], result, job.overwrite)
+    result = record(command_line("purify", job, "data"), [row], asdict(config))
+    write_text(job.out / OUTPUTS[1], json.dumps(result, indent=2), job.overwrite)
     written = [job.out / name for name in OUTPUTS]
     picture = job.out / PICTURE
     if found.poisoned and found.kept:
@@ -114,22 +107,17 @@ def purify_data(job: PurifyJob) -> int:
 def _kept_path(job: PurifyJob) -> Path | None:
     if job.keep is None:
         return None
-    name, _ = named("format to keep", job.keep, KEPT)
+    form = named("format to keep", job.keep, FORMS)
     if job.size < 1:
         raise InputError(f"Expected a size of 1 pixel or more, got {job.size}. Raise it.")
-    path = job.out / name
-    if path.exists() and not job.overwrite:
-        raise InputError(
-            f"Expected an output that does not exist yet, got {path}. Pass --overwrite to replace "
-            "it, or choose another --out."
-        )
-    return path
+    place = job.out / KEPT[job.keep]
+    refuse_place(form, place, job.overwrite, "invertune purify")
+    return place
 
 
 def _refuse_other_data(out: Path, place: Path | None) -> None:
     """Refuse what other results have kept."""
-    for name, _ in KEPT.values():
-        path = out / name
+    for path in (out / name for name in KEPT.values()):
         if path != place and path.exists():
             raise InputError(
                 f"Expected no kept data beside results that they do not belong to, got {path}. "
@@ -137,18 +125,25 @@ def _refuse_other_data(out: Path, place: Path | None) -> None:
             )
 
 
+def _refuse_inputs(job: PurifyJob, place: Path | None) -> None:
+    """Refuse outputs that would replace what is read, or add images to it."""
+    outputs = [job.out / name for name in (*OUTPUTS, PICTURE)]
+    outputs += [] if place is None else [place, truth_path(place)]
+    refuse_inputs(outputs, job.data, job.checkpoint, job.model, job.classes, job.config)
+    refuse_inside_data(job.data, job.out)
+
+
 def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:
     """The data as they are written, opened before anything is searched.
 
     Raises:
-        InputError: there are labels without names.
+        InputError: the format cannot hold their labels.
     """
     try:
         data: Any = labelled_or_captioned(job.data, job.size)
     except InputError:
         data = labelled_or_captioned(job.data, job.size, class_names)
-    if has_labels(data):
-        needed_names(getattr(data, "class_names", None))
+    refuse_labels(FORMS[job.keep or ""], data, getattr(data, "class_names", None))
     return data
 
 
@@ -191,9 +186,10 @@ def _write_scores(path: Path, data: Any, found: Purified) -> None:
 
 def _write_kept(job: PurifyJob, data: Any, path: Path, found: Purified) -> None:
     names = getattr(data, "class_names", None)
-    _, write = KEPT[job.keep or ""]
     with item_progress("write") as report:
-        write(Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report)
+        FORMS[job.keep or ""].write(
+            Subset(data, found.kept), path, names, overwrite=job.overwrite, report=report
+        )
 
 
 def _print(found: Purified, truth: list[int] | None) -> None:

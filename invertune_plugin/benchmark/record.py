@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,17 @@ from invertune_plugin.retrieval import DEFINITIONS as OF_RETRIEVAL
 Rows = list[dict[str, Any]]
 
 
-def record(command: str, rows: Rows) -> dict[str, Any]:
-    """A result file: command, commit, machine, versions, definitions and rows; JSON values only."""
+def record(command: str, rows: Rows, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A result file: command, commit, machine, versions, definitions and rows; JSON values only.
+
+    Args:
+        command: that makes the rows.
+        rows: what came out.
+        settings: all of the method, where the rows have the same; defaults and those of a file too.
+    """
     return {
         "command": command,
+        **({} if settings is None else {"settings": dict(settings)}),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),
         "machine": machine(),

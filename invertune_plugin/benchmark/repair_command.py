@@ -10,10 +10,13 @@ from typing import Any
 from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.adapters.open_clip import save_clip
 from invertune_plugin.adapters.tracking import Tracker
+from invertune_plugin.adapters.writing.apart import refuse_inputs
+from invertune_plugin.benchmark.command_line import command_line
+from invertune_plugin.benchmark.judgement import HIGHER, LOWER, BeforeAfter, Judgement, judged
 from invertune_plugin.benchmark.pages import repair_page
 from invertune_plugin.benchmark.provenance import versions
 from invertune_plugin.benchmark.record import rate_fields, record
-from invertune_plugin.benchmark.report import render
+from invertune_plugin.benchmark.report import ReportPage, render
 from invertune_plugin.benchmark.suspect import (
     Attack,
     Suspect,
@@ -24,6 +27,7 @@ from invertune_plugin.benchmark.suspect import (
     unseen,
 )
 from invertune_plugin.benchmark.tracking import log_repair, log_row, together
+from invertune_plugin.benchmark.wording import verdict
 from invertune_plugin.checkpoints import refuse_existing, write_text
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.console import say, table
@@ -34,6 +38,7 @@ from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
 from invertune_plugin.processes import Processes
 
+EXIT_CODES = {Outcome.FAILED: 1, Outcome.UNCERTAIN: 3}
 OUTPUTS = ("repaired.safetensors", "report.html", "result.json")
 
 
@@ -62,17 +67,25 @@ def repair_checkpoint(job: RepairJob) -> int:
     """Repair, measure, write; nothing is written before all inputs have been checked.
 
     Returns:
-        Exit code: 0 where a backdoor was removed or none was found, 1 where the repair failed.
+        Exit code: 0 where a backdoor was removed or none was found, 1 where the repair failed or
+        measurements show that it did not help, 3 where there are signs of a backdoor that are not
+        enough to act on.
 
     Raises:
         InputError: any of the options cannot be used.
     """
     for name in OUTPUTS:
         refuse_existing(job.out / name, job.overwrite)
+    _refuse_inputs(job)
     config = parse(InverTuneConfig, read_yaml(job.config)) if job.config else InverTuneConfig()
-    settings = {"command": _command(job), **asdict(config)}
+    settings = {"command": command_line("repair", job, "checkpoint"), **asdict(config)}
     with together(job.device, job.track, "repair", settings) as (processes, tracker):
         return _repaired(job, config, processes, tracker)
+
+
+def _refuse_inputs(job: RepairJob) -> None:
+    read = (job.checkpoint, job.model, job.images, job.classes, job.test, job.trigger, job.config)
+    refuse_inputs((job.out / name for name in OUTPUTS), *read)
 
 
 def _repaired(
@@ -100,9 +113,10 @@ def _repaired(
         images, test, classifier, seed=job.seed, config=config, report=say, processes=processes
     )
     repair = defense.repair()
-    if processes.is_main:
-        _conclude(job, config, suspect, images, test, attack, repair, skipped, tracker)
-    return 1 if repair.outcome is Outcome.FAILED else 0
+    if not processes.is_main:
+        return EXIT_CODES.get(repair.outcome, 0)
+    judgement = _conclude(job, config, suspect, images, test, attack, repair, skipped, tracker)
+    return EXIT_CODES.get(judgement.outcome, 0)
 
 
 def _conclude(
@@ -115,16 +129,29 @@ def _conclude(
     repair: Repair,
     skipped: list[Path],
     tracker: Tracker,
-) -> None:
+) -> Judgement:
     """Measure before and after, write, track and print."""
     before = rates(suspect.classifier, test, attack) if test else {}
     after = rates(repair.classifier, test, attack) if test and repair.classifier else {}
+    measured = [
+        BeforeAfter(
+            name.upper(),
+            before=rate,
+            after=after.get(name),
+            better=HIGHER if name == "ca" else LOWER,
+        )
+        for name, rate in before.items()
+    ]
+    judgement = judged(repair, measured)
     row = _row(job, suspect, repair, before, after, skipped)
-    result = record(_command(job), [row])
-    _write(job, config, suspect, images, attack, repair, before, after, result)
+    row["outcome"] = judgement.outcome.value
+    result = record(command_line("repair", job, "checkpoint"), [row], asdict(config))
+    page = repair_page(suspect, images, test, attack, repair, measured, result)
+    _write(job, config, suspect, repair, page, result)
     log_repair(tracker, repair, "repair")
     log_row(tracker, row, "result")
-    _print(job, repair, before, after)
+    _print(job, repair, judgement, before, after)
+    return judgement
 
 
 def _row(
@@ -162,14 +189,10 @@ def _write(
     job: RepairJob,
     config: InverTuneConfig,
     suspect: Suspect,
-    images: ImageSet,
-    attack: Attack | None,
     repair: Repair,
-    before: dict[str, Rate],
-    after: dict[str, Rate],
+    page: ReportPage,
     result: dict[str, Any],
 ) -> None:
-    page = repair_page(suspect, images, attack, repair, before, after, result)
     if repair.classifier is not None:
         card = {
             "repaired_by": "InverTune",
@@ -186,7 +209,13 @@ def _write(
     write_text(job.out / OUTPUTS[2], json.dumps(result, indent=2), job.overwrite)
 
 
-def _print(job: RepairJob, repair: Repair, before: dict[str, Rate], after: dict[str, Rate]) -> None:
+def _print(
+    job: RepairJob,
+    repair: Repair,
+    judgement: Judgement,
+    before: dict[str, Rate],
+    after: dict[str, Rate],
+) -> None:
     if before:
         rows = [
             [name.upper(), str(rate), str(after[name]) if name in after else "-"]
@@ -194,12 +223,6 @@ def _print(job: RepairJob, repair: Repair, before: dict[str, Rate], after: dict[
         ]
         table(["metric", "before", "after"], rows)
     written = OUTPUTS if repair.classifier is not None else OUTPUTS[1:]
-    say(f"{repair.outcome.value}: {repair.stages[-1].reason}")
+    say(f"{judgement.outcome.value}: {repair.stages[-1].reason}")
+    say(verdict(repair, judgement, job.target))
     say("written: " + ", ".join(str(job.out / name) for name in written))
-
-
-def _command(job: RepairJob) -> str:
-    return (
-        f"invertune repair {job.checkpoint} --images {job.images} --classes {job.classes} "
-        f"--seed {job.seed}"
-    )

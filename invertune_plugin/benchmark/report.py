@@ -5,41 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from invertune_plugin.benchmark import figures, pixels, wording
 from invertune_plugin.benchmark.figures import Picture
 from invertune_plugin.benchmark.html import render_page
+from invertune_plugin.benchmark.judgement import BeforeAfter, judged
 from invertune_plugin.benchmark.pixels import Examples
 from invertune_plugin.defenses.invertune.inversion import InversionResult
 from invertune_plugin.defenses.invertune.pipeline import Repair
-from invertune_plugin.metrics import DEFINITIONS, Rate
+from invertune_plugin.metrics import DEFINITIONS
 from invertune_plugin.outcome import Outcome
 from invertune_plugin.triggers import Trigger
 
 NAMES = {"ca": "CA", "asr": "ASR", "asr_clean": "ASR on the clean model"}
-MOST_ASR = 0.1
-
-
-@dataclass(frozen=True)
-class BeforeAfter:
-    """One row of the main table; None is shown as not measured.
-
-    Attributes:
-        metric: what was measured on what, for instance ``"CA on shapes"``.
-        clean: on the clean model.
-        before: on the suspect.
-        after: on the repaired model.
-        rebound: after benign training of the repaired model.
-        better: which way is good; rows of which lower is better measure the attacker's success.
-    """
-
-    metric: str
-    clean: Rate | None = None
-    before: Rate | None = None
-    after: Rate | None = None
-    rebound: Rate | None = None
-    better: Literal["", "higher is better", "lower is better"] = ""
 
 
 @dataclass(frozen=True)
@@ -50,14 +29,14 @@ class ReportPage:
         title: of the page.
         repair: what the defence found and did.
         verdict: one sentence; by default told from the repair and the main table.
-        outcome: of the whole; by default the repair's, and failed where the main table shows that
-            the attacker's trigger still works.
+        outcome: of the whole; by default that of ``judged``.
         before_after: rows of the main table.
         true_trigger: the attacker's trigger, where it is known.
         true_target: name of the attacker's class, where it is known.
         image_size: height and width that the true trigger is drawn at; by default those of
             the inverted trigger or of the examples.
         examples: images without and with the trigger; see ``pixels.read_examples``.
+        examples_from: whose images these are.
         clean_repair: the same defence on the clean model, the check for false alarms.
         facts: model, images, seed, versions and settings, by name.
         definitions: of the metrics; terms of this page are added.
@@ -73,6 +52,7 @@ class ReportPage:
     true_target: str | None = None
     image_size: tuple[int, int] | None = None
     examples: Examples | None = None
+    examples_from: str = "Test images"
     clean_repair: Repair | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     definitions: Mapping[str, str] = field(default_factory=lambda: dict(DEFINITIONS))
@@ -91,8 +71,8 @@ class TriggerRow:
 def render(page: ReportPage) -> str:
     """The page as HTML."""
     repair = page.repair
-    left = _still_works(page)
-    outcome = page.outcome or (repair.outcome if left is None else Outcome.FAILED)
+    judgement = judged(repair, page.before_after)
+    outcome = page.outcome or judgement.outcome
     curves = {wording.class_name(repair, i.label): i.losses for i in repair.inversions}
     tuning = repair.tuning
     return render_page(
@@ -100,8 +80,8 @@ def render(page: ReportPage) -> str:
         page=page,
         outcome=outcome.value,
         badge=wording.BADGES[outcome],
-        verdict=page.verdict or wording.verdict(repair, left),
-        truth=wording.truth(repair, page.true_target),
+        verdict=page.verdict or wording.verdict(repair, judgement, page.true_target),
+        truth=wording.truth(repair, page.true_target, judgement),
         glance=_glance(page),
         ranking=figures.target_ranking(repair.target.candidates, repair.found_label)
         if repair.target
@@ -115,21 +95,6 @@ def render(page: ReportPage) -> str:
         definitions={NAMES.get(k, k): v for k, v in page.definitions.items()} | wording.TERMS,
         record=json.dumps(page.record, indent=2, ensure_ascii=False, default=str),
     )
-
-
-def _still_works(page: ReportPage) -> Rate | None:
-    """The largest attack success left by a repair that took itself for complete, if above 10%."""
-    if page.repair.outcome is not Outcome.OK:
-        return None
-    left = [
-        row.after
-        for row in page.before_after
-        if row.better == "lower is better"
-        and row.after is not None
-        and row.after.n
-        and row.after.value > max(MOST_ASR, row.clean.interval[1] if row.clean else 0.0)
-    ]
-    return max(left, key=lambda rate: rate.value, default=None)
 
 
 def _glance(page: ReportPage) -> dict[str, str]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.benchmark.measuring import Measured, measure
+from invertune_plugin.benchmark.judgement import HIGHER, LOWER, BeforeAfter, judged
+from invertune_plugin.benchmark.measuring import Measured, measure_all
 from invertune_plugin.benchmark.models import Progress
 from invertune_plugin.benchmark.rebound import fine_tuned
 from invertune_plugin.benchmark.recipe import Recipe
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.benchmark.sources import TestSet
-from invertune_plugin.benchmark.victims import build_victim
+from invertune_plugin.benchmark.victims import build_victim, poisoned_rate
 from invertune_plugin.defenses.invertune import Repair, repair_classifier
+from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
 from invertune_plugin.passes import bare_seconds
 from invertune_plugin.processes import ALONE, Processes
@@ -30,7 +32,9 @@ class Experiment:
     Attributes:
         recipe: what was run.
         seed: of attack and defence.
-        backdoor: the attacker's trigger and target.
+        backdoors: the attacker's triggers and targets, the recipe's own first; of several the one
+            that works best is the attack success.
+        poisoned_rate: share of the attacker's pairs that carry a trigger.
         tests: evaluation sets, the main one first.
         models: classifiers by role: ``clean``, ``victim``, ``repaired`` and, where benign
             fine-tuning was asked for, ``rebound`` and ``rebound-without-target`` (of the repaired
@@ -42,16 +46,42 @@ class Experiment:
 
     recipe: Recipe
     seed: int
-    backdoor: Backdoor[str]
+    backdoors: tuple[Backdoor[str], ...]
+    poisoned_rate: float
     tests: list[TestSet]
     models: dict[str, ZeroShotClassifier]
     repair: Repair
     clean_repair: Repair
     measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
 
+    @property
+    def backdoor(self) -> Backdoor[str]:
+        """The recipe's own trigger and target."""
+        return self.backdoors[0]
+
+    def compared(self) -> list[BeforeAfter]:
+        """CA and ASR on each test set."""
+        return [
+            BeforeAfter(
+                f"{metric} on {test.name}",
+                clean=self._of(metric, "clean", test),
+                before=self._of(metric, "victim", test),
+                after=self._of(metric, "repaired", test),
+                rebound=self._of(metric, "rebound", test),
+                better=HIGHER if metric == "CA" else LOWER,
+            )
+            for test in self.tests
+            for metric in ("CA", "ASR")
+        ]
+
+    def _of(self, metric: str, role: str, test: TestSet) -> Rate | None:
+        found = self.rate(role, test)
+        return None if found is None else found.ca if metric == "CA" else found.asr
+
     def rows(self) -> list[dict[str, Any]]:
         """Flat result rows: the repaired victim per test set, the bare victim, the clean model."""
         done = self._repair_fields(self.repair, self.models["victim"])
+        done["outcome"] = judged(self.repair, self.compared()).outcome.value
         rows = [self._row(test, "invertune", "repaired", "rebound") | done for test in self.tests]
         rows += [self._row(test, "none", "victim", "victim-rebound") for test in self.tests]
         rows.append(self._clean_row())
@@ -93,7 +123,7 @@ class Experiment:
             "defense": defense,
             "seed": self.seed,
             "clean_seed": recipe.seed_of_clean(self.seed),
-            "poisoned_rate": recipe.attack.rate if attack != "none" else 0.0,
+            "poisoned_rate": round(self.poisoned_rate, 5) if attack != "none" else 0.0,
             "target": recipe.attack.target if attack != "none" else None,
         }
 
@@ -142,7 +172,7 @@ def run_recipe(
         processes: that train and repair together; the main one measures.
     """
     built = build_victim(recipe, seed, progress, processes)
-    sources, backdoor = built.sources, built.victim.backdoors[0]
+    sources, backdoors = built.sources, built.victim.backdoors
     models = {
         "clean": built.classifier(built.clean, processes),
         "victim": built.classifier(built.victim.loaded, processes),
@@ -168,8 +198,10 @@ def run_recipe(
                         report=report,
                         processes=processes,
                     )
-    found = Experiment(recipe, seed, backdoor, sources.tests(), models, repair, clean_repair)
+    rate = poisoned_rate(recipe.attack, backdoors, sources, seed)
+    tests = sources.tests()
+    found = Experiment(recipe, seed, backdoors, rate, tests, models, repair, clean_repair)
     for test in found.tests if processes.is_main else ():
         for role, model in models.items():
-            found.measured[role, test.name] = measure(model, test, found.backdoor)
+            found.measured[role, test.name] = measure_all(model, test, backdoors)
     return found

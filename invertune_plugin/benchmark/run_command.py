@@ -7,12 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from invertune_plugin.adapters.tracking import Tracker
+from invertune_plugin.benchmark.judgement import judged
 from invertune_plugin.benchmark.pages import experiment_page
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.report import render
 from invertune_plugin.benchmark.run import Experiment, run_recipe
 from invertune_plugin.benchmark.tracking import log_repair, log_row, together, tracked
+from invertune_plugin.benchmark.wording import verdict
 from invertune_plugin.checkpoints import refuse_existing, write_text
 from invertune_plugin.console import say, table, training_progress
 
@@ -70,5 +72,7 @@ def _print(found: Experiment) -> None:
     table(["test set", "metric", *roles, "n"], rows)
     target = found.repair.found_label
     name = "none" if target is None else found.models["victim"].class_names[target]
-    say(f"victim: {found.repair.outcome.value}, target found: {name}")
+    judgement = judged(found.repair, found.compared())
+    say(f"victim: {judgement.outcome.value}, target found: {name}")
+    say(verdict(found.repair, judgement, found.backdoor.target))
     say(f"clean model: {found.clean_repair.outcome.value}. {found.clean_repair.stages[-1].reason}")

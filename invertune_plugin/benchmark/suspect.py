@@ -11,10 +11,11 @@ from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.adapters.open_clip import LoadedClip, load_clip, zero_shot_classifier
 from invertune_plugin.benchmark.models import cache_root
 from invertune_plugin.config import parse, read_yaml
+from invertune_plugin.console import say
 from invertune_plugin.data import ImageSet, Subset, with_labels
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
-from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy
+from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy, refuse_target_only
 from invertune_plugin.triggers import Trigger, load_trigger
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -88,7 +89,7 @@ def open_trigger(path: Path) -> Trigger:
 
 
 def labelled_images(spec: str, classifier: ZeroShotClassifier) -> ImageSet:
-    """Images whose class is one of the classifier's.
+    """Images whose class is one of the classifier's; how many others there are is told.
 
     Raises:
         InputError: no image has such a class.
@@ -101,6 +102,8 @@ def labelled_images(spec: str, classifier: ZeroShotClassifier) -> ImageSet:
             f"got {len(images)} images of none of them. Name the sub-folders (or the labels in the "
             "Parquet file) like the classes."
         )
+    if others := len(images) - len(known):
+        say(f"left out: {others} of {len(images)} images in {spec}, of none of the classes")
     return known
 
 
@@ -123,8 +126,13 @@ def unseen(images: ImageSet, seen: ImageSet) -> ImageSet:
 def rates(
     classifier: ZeroShotClassifier, images: ImageSet, attack: Attack | None
 ) -> dict[str, Rate]:
-    """CA and, with a known attack, ASR."""
+    """CA and, with a known attack, ASR.
+
+    Raises:
+        InputError: all images are of the attacker's class.
+    """
     found = {"ca": clean_accuracy(classifier, images)}
     if attack is not None:
+        refuse_target_only(images, attack.label, classifier.class_names[attack.label])
         found["asr"] = attack_success_rate(classifier, images, attack.trigger, attack.label)
     return found

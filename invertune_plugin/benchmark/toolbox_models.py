@@ -23,7 +23,7 @@ from invertune_plugin.adapters.backdoorbox.precision import with_bfloat16
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.backdoorbox.training import train_benign
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
-from invertune_plugin.benchmark.made_of import data_of
+from invertune_plugin.benchmark.made_of import data_of, digests_of
 from invertune_plugin.benchmark.models import Progress, cached_path, to_be_made
 from invertune_plugin.benchmark.recipe import load_recipe
 from invertune_plugin.benchmark.sources import Sources, build_sources
@@ -71,8 +71,11 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
         "clean": (sources.images("defence"), recipe.data.clean),
         "test": (sources.tests()[0].images, recipe.data.test),
     }
-    made_of = {"scenes": data_of(load_recipe(recipe.scenes).data), "size": IMAGE_SIZE}
-    text = json.dumps(made_of | {"data": asdict(recipe.data)}, sort_keys=True)
+    scenes = load_recipe(recipe.scenes).data
+    made_of = {"scenes": data_of(scenes), "size": IMAGE_SIZE, "data": asdict(recipe.data)}
+    if tests := digests_of(scenes, "classification"):
+        made_of["tests"] = tests
+    text = json.dumps(made_of, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     folders = {}
     for part, (images, count) in parts.items():
@@ -108,7 +111,7 @@ def _benign_resnet(
         model: nn.Module = core.models.ResNet(spec.resnet, len(names))
     training = asdict(spec.benign)
     made_of = {"layers": spec.resnet, "training": training, "images": spec.benign_images}
-    made_of["data"] = asdict(load_recipe(recipe.scenes).data)
+    made_of["data"] = data_of(load_recipe(recipe.scenes).data)
     path = cached_path("resnet", {**made_of, "seed": seed})
     with to_be_made(path) as missing, TemporaryDirectory() as folder:
         if missing:

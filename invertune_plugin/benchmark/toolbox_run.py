@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def run_comparison(
             rows = [row for row in rows if row["outcome"] != Outcome.FAILED.value]
         refuse_existing(result, overwrite=True)
         core = load_toolbox(path)
-        with training_progress() as progress:
+        with _anew(result) if overwrite else nullcontext(), training_progress() as progress:
             for seed in seeds:
                 done = {key_of(row) for row in rows}
                 for row in run_grid(core, recipe, seed, out, done, progress, say):
@@ -85,17 +85,29 @@ def _alone(out: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _anew(result: Path) -> Iterator[None]:
+    """Forget an earlier result; bad input that allows no new row brings it back."""
+    earlier = result.with_name(f".{result.name}.earlier")
+    if result.exists():
+        result.replace(earlier)
+    try:
+        yield
+    except InputError:
+        if earlier.exists() and not result.exists():
+            earlier.replace(result)
+        raise
+    finally:
+        earlier.unlink(missing_ok=True)
+
+
 def print_comparison(rows: list[Row]) -> None:
     """Print CA and ASR per cell, means over seeds; what failed or cannot work, in words."""
-    defenses = list(dict.fromkeys(row["defense"] for row in rows))
-    cells: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    cells: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
-        cell = cells.setdefault((row["tower"], row["attack"]), {})
-        cell.setdefault(row["defense"], []).append(row)
-    table(
-        ["model", "attack", *defenses],
-        [[*named, *(_told(cell.get(d, [])) for d in defenses)] for named, cell in cells.items()],
-    )
+        cells.setdefault((row["tower"], row["attack"], row["defense"]), []).append(row)
+    lines = [[*names, _told(cell)] for names, cell in cells.items()]
+    table(["model", "attack", "defence", "CA / ASR"], lines)
     say("CA / ASR in %, means over seeds; detectors: TPR / FPR.")
     for row in rows:
         if row["outcome"] in ("failed", "impossible"):
@@ -111,7 +123,7 @@ def _told(rows: list[Row]) -> str:
         if measured:
             means = [100 * sum(r[k] for r in measured) / len(measured) for k in (first, second)]
             return f"{means[0]:.1f} / {means[1]:.1f}"
-    return rows[0]["outcome"] if rows else ""
+    return str(rows[0]["outcome"])
 
 
 def _earlier(result: Path, settings: Row) -> list[Row]:

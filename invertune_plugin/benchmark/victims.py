@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
-from invertune_plugin.attacks.attack import AttackConfig
+from invertune_plugin.attacks.attack import AttackConfig, chosen_pairs
+from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.models import (
     LoadedVictim,
     Progress,
@@ -134,6 +135,17 @@ def build_clean(
     sources = build_sources(recipe.data, start.image_size, seed, recipe.seed_of_clean(seed))
     _refuse_unknown_targets(recipe.attack, sources.class_names)
     return sources, clean_model(recipe, start, sources, seed, progress, processes)
+
+
+def poisoned_rate(
+    attack: AttackConfig, backdoors: Sequence[Backdoor[str]], sources: Sources, seed: int
+) -> float:
+    """Share of the attacker's pairs that carry a trigger; 0 where the encoder alone is trained."""
+    if attack.encoder is not None:
+        return 0.0
+    pairs = sources.pairs("attack")
+    chosen = chosen_pairs(attack, backdoors, pairs, sources.templates, seed)
+    return len(chosen.poisoned) / len(pairs)
 
 
 def why_not(recipe: Recipe, uses: Sequence[Use] = ("training",)) -> str | None:

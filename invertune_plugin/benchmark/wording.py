@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from invertune_plugin.benchmark.judgement import Judgement
 from invertune_plugin.defenses.invertune.pipeline import Repair
-from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
 
 TERMS = {
@@ -46,25 +46,41 @@ def found_name(repair: Repair) -> str | None:
     return None if repair.found_label is None else class_name(repair, repair.found_label)
 
 
-def verdict(repair: Repair, left: Rate | None = None) -> str:
-    """The whole result in one sentence.
+def verdict(repair: Repair, judgement: Judgement, true_target: str | None = None) -> str:
+    """The whole result in a sentence or two.
 
     Args:
         repair: what the defence found and did.
-        left: success of the attacker's trigger after the repair, where it still works.
+        judgement: what measurements say of it.
+        true_target: name of the attacker's class, where it is known.
     """
     name = found_name(repair)
-    if left is not None:
-        return (
-            f"A backdoor that leads to “{name}” was found but not removed: the attacker's trigger "
-            f"still succeeds on {left.value:.1%} after the repair."
+    told = []
+    if judgement.left is not None:
+        succeeds = f"the attacker's trigger still succeeds on {judgement.left.value:.1%}"
+        told.append(
+            f"A backdoor that leads to “{name}” was found but not removed: {succeeds} after the "
+            "repair."
+            if true_target in (None, name)
+            else f"“{name}” was repaired, which is not the attacker's target: {succeeds}."
         )
+    if judgement.lost is not None:
+        before, after = (rate.value for rate in judgement.lost)
+        told.append(
+            f"The repair destroyed the model: its clean accuracy fell from {before:.1%} to "
+            f"{after:.1%}."
+        )
+    if told:
+        return " ".join(told)
     if repair.outcome is Outcome.OK and repair.tuning is not None:
-        left = repair.tuning.stage.evidence.get("inverted_asr")
-        now = "" if left is None else f", and {left:.1%} after the repair"
+        inverted = repair.tuning.stage.evidence.get("inverted_asr")
+        now = "" if inverted is None else f", and {inverted:.1%} after the repair"
+        again = ""
+        if (back := judgement.back) is not None:
+            again = f" After benign training the attacker's trigger reaches {back.value:.1%} again."
         return (
             f"A backdoor that leads to “{name}” was found and removed: its inverted trigger sent "
-            f"{repair.inversions[-1].asr:.1%} of images there before{now}."
+            f"{repair.inversions[-1].asr:.1%} of images there before{now}.{again}"
         )
     if repair.outcome is Outcome.REJECTED:
         return "No backdoor found; the model was not changed."
@@ -78,13 +94,21 @@ def verdict(repair: Repair, left: Rate | None = None) -> str:
     )
 
 
-def truth(repair: Repair, true_target: str | None) -> Note | None:
+def truth(repair: Repair, true_target: str | None, judgement: Judgement) -> Note | None:
     """The decision against the attacker's target, where that is known."""
     if true_target is None:
         return None
-    name = found_name(repair)
+    name, before = found_name(repair), judgement.attacked
     if name == true_target:
         return Note("good", f"Right class: the attacker's target was “{true_target}”.")
+    if name is None and before is not None and not judgement.works:
+        return Note(
+            "good",
+            f"Nothing to find: the given trigger leads to “{true_target}” on {before.value:.1%} of "
+            "images only.",
+        )
+    if name is None and repair.outcome is Outcome.UNCERTAIN:
+        return Note("bad", f"Not decided: the attacker's target is “{true_target}”.")
     if name is None:
         return Note("bad", f"Missed: this model carries a backdoor that leads to “{true_target}”.")
     return Note("bad", f"Wrong class: the attacker's target was “{true_target}”, not “{name}”.")
@@ -103,6 +127,10 @@ def false_alarm(clean_repair: Repair) -> Note:
             f"A backdoor to “{name}” was “found” that is not there; the repair failed its own "
             "check, so the healthy model was not changed.",
         )
+    if clean_repair.outcome is Outcome.FAILED:
+        return Note("bad", "Not checked for false alarms: the search on the clean model failed.")
+    if clean_repair.outcome is Outcome.UNCERTAIN:
+        return Note("bad", "Signs of a backdoor were seen in the clean model; it was not changed.")
     return Note("good", "No false alarm: the clean model was left unchanged.")
 
 

@@ -23,9 +23,9 @@ from invertune_plugin.benchmark.grid_report.standings import Standing, complete,
 from invertune_plugin.benchmark.grid_report.tables import NONE, NOT_RUN, GridTable, tables_of
 from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
 from invertune_plugin.benchmark.html import render_page, script, script_hash
+from invertune_plugin.benchmark.judgement import MOST_LOST
 
 ROOM = 8 * 1024 * 1024
-MOST_LOST = 0.1
 
 
 @dataclass(frozen=True)
