@@ -65,7 +65,8 @@ def test_a_small_grid(
     assert rows["badnets", "rvpt"]["outcome"] == "impossible"
     assert "ModifiedResNet" in rows["badnets", "rvpt"]["reason"]
     victims = [row for row in found(store) if row["kind"] == "victim"]
-    assert {row["attack"]: row["poisoned_rate"] for row in victims} == {"none": 0, "badnets": 6 / 64}
+    rates = {row["attack"]: row["poisoned_rate"] for row in victims}
+    assert rates == {"none": 0, "badnets": 6 / 64}
     bare, victim = rows["badnets", "none"], next(v for v in victims if v["attack"] == "badnets")
     assert bare["ca_after"] == victim["ca_before"], "no defence leaves the victim as it is"
     assert bare["ca_rebound"] == victim["ca_rebound"]
