@@ -140,7 +140,7 @@ def test_a_cell_opens_its_evidence_and_the_keyboard_closes_it(page: Any) -> None
     assert "Doubt: only 12 images" in dialog.inner_text()
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    assert "#" not in page.url
+    page.wait_for_url(lambda url: "#" not in url)
 
 
 def test_a_link_to_a_cell_opens_it_with_its_failure(page: Any, address: str) -> None:
