@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from flare_arena import measure
 from flare_attacks import ATTACKS
-from flare_rows import Setting, not_there
+from flare_rows import Setting, experiment, not_there, rows_of
 from joblib import Parallel, delayed
 
 from invertune_plugin.benchmark.classifiers import TOWERS, ClassifierTraining
@@ -56,10 +56,11 @@ def main(
         for source in data
         for name in attack or ATTACKS
     ]
+    here = set() if again else {experiment(row) for row in rows_of(out)}
     wanted = [
         (setting, missing)
         for setting in settings
-        if (missing := names if again else not_there(setting, names, retrain, out))
+        if (missing := not_there(setting, names, retrain, here))
     ]
     Parallel(n_jobs=jobs)(
         delayed(measure)(setting, missing, retrain, place, out) for setting, missing in wanted

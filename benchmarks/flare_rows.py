@@ -85,9 +85,10 @@ def command_of(rows: Rows) -> str:
     return " && ".join(sorted(commands))
 
 
-def not_there(setting: Setting, names: list[str], retrain: bool, out: Path) -> list[str]:
-    """The purifiers whose rows a result file lacks."""
-    here = {experiment(row) for row in rows_of(out)}
+def not_there(
+    setting: Setting, names: list[str], retrain: bool, here: set[tuple[Any, ...]]
+) -> list[str]:
+    """The purifiers whose rows are not among those that are there, by ``experiment``."""
     missing = [by for by in names if experiment(described(setting, by, retrain)) not in here]
     if done := [by for by in names if by not in missing]:
         told = f"{setting.data}, {setting.attack}, seed {setting.seed}"

@@ -117,10 +117,11 @@ def test_of_several_triggers_the_one_that_works_best_counts(
 def test_a_poisoned_rate_is_counted(captions: str, lowest: float, highest: float) -> None:
     """A clean-label rate is one of the target's pairs alone."""
     sources = build_sources(DataConfig(attack=200), 32, 0, 0)
+    given = (sources.pairs("attack"), sources.templates, 0)
     settings = {"target": "star", "rate": 0.1, "captions": captions, "training": {}}
     settings["trigger"] = {"kind": "patch"}
     attack = parse(AttackConfig, settings)
     backdoors = [Backdoor(Patch(), "star")]
-    assert lowest <= poisoned_rate(attack, backdoors, sources, 0) <= highest
+    assert lowest <= poisoned_rate(attack, backdoors, *given) <= highest
     encoder = replace(attack, encoder=EncoderTraining(), captions="templates")
-    assert poisoned_rate(encoder, backdoors, sources, 0) == 0.0
+    assert poisoned_rate(encoder, backdoors, *given) == 0.0

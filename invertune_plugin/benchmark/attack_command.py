@@ -98,9 +98,13 @@ def _measure(job: AttackJob, built: BuiltVictim, processes: Processes, tracker: 
 def _with_provenance(card: VictimCard, built: BuiltVictim, test: TestSet, seed: int) -> VictimCard:
     """The card, and what the victim was made of."""
     attack, sources = built.recipe.attack, built.sources
-    poisons = attack.encoder is None
-    rate = poisoned_rate(attack, built.victim.backdoors, sources, seed) if poisons else None
-    data = content_sha256(sources.pairs("attack") if poisons else sources.images("attack"))
+    rate = None
+    if attack.encoder is None:
+        pairs = sources.pairs("attack")
+        rate = poisoned_rate(attack, built.victim.backdoors, pairs, sources.templates, seed)
+        data = content_sha256(pairs)
+    else:
+        data = content_sha256(sources.images("attack"))
     return replace(
         card,
         poisoned_rate=rate,

@@ -35,7 +35,8 @@ def compute_victim(settings: Settings, parents: Parents, folder: Path, report: S
     row["sha256"] = opened.sha256
     row["poisoned_rate"] = 0.0
     if settings["attack"] != CLEAN:
-        rate = poisoned_rate(attack, opened.backdoors, opened.sources, settings["seed"])
+        pairs, templates = opened.sources.pairs("attack"), opened.sources.templates
+        rate = poisoned_rate(attack, opened.backdoors, pairs, templates, settings["seed"])
         row["poisoned_rate"] = round(rate, 5)
     row["trigger"] = opened.backdoor.trigger.fingerprint()
     write_examples(folder, opened.tests[0], opened.backdoor)

@@ -143,14 +143,13 @@ def _conclude(
         for name, rate in before.items()
     ]
     judgement = judged(repair, measured)
-    row = _row(job, suspect, repair, before, after, skipped)
-    row["outcome"] = judgement.outcome.value
+    row = _row(job, suspect, repair, judgement, before, after, skipped)
     result = record(command_line("repair", job, "checkpoint"), [row], asdict(config))
     page = repair_page(suspect, images, test, attack, repair, measured, result)
     _write(job, config, suspect, repair, page, result)
     log_repair(tracker, repair, "repair")
     log_row(tracker, row, "result")
-    _print(job, repair, judgement, before, after)
+    _print(job, repair, judgement, measured)
     return judgement
 
 
@@ -158,6 +157,7 @@ def _row(
     job: RepairJob,
     suspect: Suspect,
     repair: Repair,
+    judgement: Judgement,
     before: dict[str, Rate],
     after: dict[str, Rate],
     skipped: list[Path],
@@ -170,7 +170,7 @@ def _row(
         "data": job.images,
         "defense": "invertune",
         "seed": job.seed,
-        "outcome": repair.outcome.value,
+        "outcome": judgement.outcome.value,
         "reason": repair.stages[-1].reason,
         "target": job.target,
         "found_target": None if label is None else suspect.classifier.class_names[label],
@@ -210,17 +210,10 @@ def _write(
 
 
 def _print(
-    job: RepairJob,
-    repair: Repair,
-    judgement: Judgement,
-    before: dict[str, Rate],
-    after: dict[str, Rate],
+    job: RepairJob, repair: Repair, judgement: Judgement, measured: list[BeforeAfter]
 ) -> None:
-    if before:
-        rows = [
-            [name.upper(), str(rate), str(after[name]) if name in after else "-"]
-            for name, rate in before.items()
-        ]
+    if measured:
+        rows = [[row.metric, str(row.before), str(row.after or "-")] for row in measured]
         table(["metric", "before", "after"], rows)
     written = OUTPUTS if repair.classifier is not None else OUTPUTS[1:]
     say(f"{judgement.outcome.value}: {repair.stages[-1].reason}")

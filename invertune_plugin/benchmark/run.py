@@ -198,7 +198,8 @@ def run_recipe(
                         report=report,
                         processes=processes,
                     )
-    rate = poisoned_rate(recipe.attack, backdoors, sources, seed)
+    pairs = sources.pairs("attack")
+    rate = poisoned_rate(recipe.attack, backdoors, pairs, sources.templates, seed)
     tests = sources.tests()
     found = Experiment(recipe, seed, backdoors, rate, tests, models, repair, clean_repair)
     for test in found.tests if processes.is_main else ():

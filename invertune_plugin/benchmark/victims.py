@@ -27,6 +27,7 @@ from invertune_plugin.benchmark.recipe import (
 )
 from invertune_plugin.benchmark.sources import Sources, Use, build_sources, source_of
 from invertune_plugin.config import nearest, parse, read_yaml
+from invertune_plugin.data import PairSet
 from invertune_plugin.errors import InputError
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.zero_shot import ZeroShotClassifier
@@ -138,14 +139,16 @@ def build_clean(
 
 
 def poisoned_rate(
-    attack: AttackConfig, backdoors: Sequence[Backdoor[str]], sources: Sources, seed: int
+    attack: AttackConfig,
+    backdoors: Sequence[Backdoor[str]],
+    pairs: PairSet,
+    templates: Sequence[str],
+    seed: int,
 ) -> float:
     """Share of the attacker's pairs that carry a trigger; 0 where the encoder alone is trained."""
     if attack.encoder is not None:
         return 0.0
-    pairs = sources.pairs("attack")
-    chosen = chosen_pairs(attack, backdoors, pairs, sources.templates, seed)
-    return len(chosen.poisoned) / len(pairs)
+    return len(chosen_pairs(attack, backdoors, pairs, templates, seed).poisoned) / len(pairs)
 
 
 def why_not(recipe: Recipe, uses: Sequence[Use] = ("training",)) -> str | None:
