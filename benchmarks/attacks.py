@@ -13,11 +13,11 @@ from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.benchmark.measuring import measure
-from invertune_plugin.benchmark.models import benign_model
+from invertune_plugin.benchmark.experiment.measuring import measure
+from invertune_plugin.benchmark.experiment.models import benign_model
+from invertune_plugin.benchmark.experiment.victims import BuiltVictim, build_victim, shipped_victims
+from invertune_plugin.benchmark.experiment.victims import victim_recipe as recipe_of
 from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
-from invertune_plugin.benchmark.victims import BuiltVictim, build_victim, shipped_victims
-from invertune_plugin.benchmark.victims import victim_recipe as recipe_of
 from invertune_plugin.console import say, training_progress
 
 RESULTS = Path(__file__).parent / "results" / "attacks.json"

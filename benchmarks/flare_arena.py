@@ -19,7 +19,7 @@ from invertune_plugin.adapters.data_root import data_file
 from invertune_plugin.adapters.parquet import ParquetImages
 from invertune_plugin.benchmark.classifiers import TOWERS, trained_classifier
 from invertune_plugin.benchmark.detection import name_and_options
-from invertune_plugin.benchmark.models import cached_path, to_be_made
+from invertune_plugin.benchmark.experiment.models import cached_path, to_be_made
 from invertune_plugin.benchmark.record import merge_rows
 from invertune_plugin.console import say, training_progress
 from invertune_plugin.data import InMemory, Subset, content_sha256, in_memory

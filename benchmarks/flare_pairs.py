@@ -17,13 +17,13 @@ from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.benchmark.bench_open import Opened, open_trained
-from invertune_plugin.benchmark.bench_settings import settings_of_victim
-from invertune_plugin.benchmark.bench_training import trained_on
+from invertune_plugin.benchmark.bench.opening import Opened, open_trained
+from invertune_plugin.benchmark.bench.settings import settings_of_victim
+from invertune_plugin.benchmark.bench.training import trained_on
 from invertune_plugin.benchmark.detection import name_and_options, search_fields
+from invertune_plugin.benchmark.experiment.victims import CLEAN
 from invertune_plugin.benchmark.record import Rows, merge_rows
-from invertune_plugin.benchmark.removed_picture import write_removed
-from invertune_plugin.benchmark.victims import CLEAN
+from invertune_plugin.benchmark.report.removed_picture import write_removed
 from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
 from invertune_plugin.defenses.purifiers import run_purifier

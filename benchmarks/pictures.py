@@ -18,8 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from invertune_plugin.adapters.shapes import draw_scenes
-from invertune_plugin.benchmark.suspect import open_trigger
-from invertune_plugin.benchmark.victims import shipped_victims, victim_recipe
+from invertune_plugin.benchmark.experiment.suspect import open_trigger
+from invertune_plugin.benchmark.experiment.victims import shipped_victims, victim_recipe
 from invertune_plugin.data import to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Trigger

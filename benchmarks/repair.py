@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 import typer
 
-from invertune_plugin.benchmark.recipe import Recipe, load_recipe
+from invertune_plugin.benchmark.experiment.recipe import Recipe, load_recipe
+from invertune_plugin.benchmark.experiment.run import run_recipe
+from invertune_plugin.benchmark.experiment.sources import Sources
+from invertune_plugin.benchmark.experiment.victims import build_victim
 from invertune_plugin.benchmark.record import Rows, experiment, merge_rows
-from invertune_plugin.benchmark.run import run_recipe
-from invertune_plugin.benchmark.sources import Sources
-from invertune_plugin.benchmark.victims import build_victim
 from invertune_plugin.console import say, training_progress
 from invertune_plugin.defenses.invertune import repair_classifier
 from invertune_plugin.passes import bare_seconds

@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES
-from invertune_plugin.benchmark.models import cache_root, initial_model
-from invertune_plugin.benchmark.recipe import load_recipe
+from invertune_plugin.benchmark.commands.toolbox_run import run_comparison
+from invertune_plugin.benchmark.experiment.models import cache_root, initial_model
+from invertune_plugin.benchmark.experiment.recipe import load_recipe
 from invertune_plugin.benchmark.record import Rows, experiment, merge_rows
-from invertune_plugin.benchmark.toolbox_run import run_comparison
 
 RESULTS = Path(__file__).parent / "results" / "toolbox.json"
 IMPORTS = (

@@ -16,8 +16,8 @@ import torch
 import typer
 from pictures import fixed_triggers
 
+from invertune_plugin.benchmark.experiment.victims import shipped_victims
 from invertune_plugin.benchmark.record import Rows, merge_rows
-from invertune_plugin.benchmark.victims import shipped_victims
 from invertune_plugin.console import say
 from invertune_plugin.triggers import Jpeg, Trigger
 

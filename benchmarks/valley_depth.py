@@ -19,9 +19,9 @@ import typer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import roc_auc_score
 
-from invertune_plugin.benchmark.bench_open import open_trained
-from invertune_plugin.benchmark.bench_settings import settings_of_victim
-from invertune_plugin.benchmark.bench_training import trained_on
+from invertune_plugin.benchmark.bench.opening import open_trained
+from invertune_plugin.benchmark.bench.settings import settings_of_victim
+from invertune_plugin.benchmark.bench.training import trained_on
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.console import say
 from invertune_plugin.data import in_memory

@@ -22,9 +22,9 @@ from invertune_plugin.adapters.backdoorbox.folders import (
 from invertune_plugin.adapters.backdoorbox.staged import staged
 from invertune_plugin.adapters.open_clip import zero_shot_classifier
 from invertune_plugin.adapters.shapes import CLASS_TEMPLATES, SHAPES, draw_scenes
-from invertune_plugin.benchmark.models import clean_model, initial_model
-from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.sources import build_sources
+from invertune_plugin.benchmark.experiment.models import clean_model, initial_model
+from invertune_plugin.benchmark.experiment.recipe import load_recipe
+from invertune_plugin.benchmark.experiment.sources import build_sources
 from invertune_plugin.console import training_progress
 
 core = invertune_plugin.load_toolbox()

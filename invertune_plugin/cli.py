@@ -115,7 +115,7 @@ def repair(
     track: Track = None,
 ) -> None:
     """Find and remove a backdoor: repaired checkpoint, report.html and result.json in --out."""
-    from invertune_plugin.benchmark.repair_command import RepairJob, repair_checkpoint
+    from invertune_plugin.benchmark.commands.repair import RepairJob, repair_checkpoint
 
     job = RepairJob(
         checkpoint=checkpoint,
@@ -166,7 +166,7 @@ def evaluate(
     With --card, which names classes, templates, trigger and target, the exit code is 1 where the
     measured numbers are not those of the card.
     """
-    from invertune_plugin.benchmark.evaluate_command import EvaluateJob, evaluate_checkpoint
+    from invertune_plugin.benchmark.commands.evaluate import EvaluateJob, evaluate_checkpoint
 
     job = EvaluateJob(
         checkpoint=checkpoint,
@@ -195,7 +195,7 @@ def run(
     track: Track = None,
 ) -> None:
     """Run a whole experiment: clean model, victim, repair of both, numbers and report."""
-    from invertune_plugin.benchmark.run_command import run_experiment
+    from invertune_plugin.benchmark.commands.run import run_experiment
 
     run_experiment(recipe, out, seed, device, overwrite, track)
 
@@ -213,7 +213,7 @@ def attack(
     track: Track = None,
 ) -> None:
     """Make a backdoored CLIP and measure it; its card is inside the file."""
-    from invertune_plugin.benchmark.attack_command import AttackJob, attack_model
+    from invertune_plugin.benchmark.commands.attack import AttackJob, attack_model
 
     attack_model(AttackJob(victim, on, out, seed, device, overwrite, track))
 
@@ -232,7 +232,7 @@ def poison(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a poisoned copy of a data set, and which of its items are poisoned."""
-    from invertune_plugin.benchmark.poison_command import PoisonJob, poison_data
+    from invertune_plugin.benchmark.commands.poison import PoisonJob, poison_data
 
     poison_data(
         PoisonJob(config=config, data=data, out=out, form=form, size=size, overwrite=overwrite)
@@ -263,7 +263,7 @@ def purify(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the poisoned items of a training set; a ground truth beside it is only measured with."""
-    from invertune_plugin.benchmark.purify_command import PurifyJob, purify_data
+    from invertune_plugin.benchmark.commands.purify import PurifyJob, purify_data
 
     job = PurifyJob(
         data=data,
@@ -303,7 +303,7 @@ def bench(
     track: Track = None,
 ) -> None:
     """Attacks x defences side by side; resumes where it was stopped."""
-    from invertune_plugin.benchmark.bench_command import run_grid
+    from invertune_plugin.benchmark.commands.bench import run_grid
     from invertune_plugin.benchmark.grid.bench import BenchOptions
 
     options = BenchOptions(tuple(only), jobs, scheduler, dry_run, wait, again)
@@ -330,7 +330,7 @@ def results(
     overwrite: Overwrite = False,
 ) -> None:
     """List, filter, compare and export what a grid found."""
-    from invertune_plugin.benchmark.results_command import ResultsJob, show_results
+    from invertune_plugin.benchmark.commands.results import ResultsJob, show_results
 
     job = ResultsJob(store, tuple(where), diff, summary, csv, latex, markdown, overwrite, grid=grid)
     show_results(job)
@@ -348,7 +348,7 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """One HTML file about a grid: heat tables, evidence of every cell, failures, methods."""
-    from invertune_plugin.benchmark.report_command import GridReportJob, report_grid
+    from invertune_plugin.benchmark.commands.report import GridReportJob, report_grid
 
     report_grid(GridReportJob(store, out, grid, title, overwrite))
 
@@ -360,7 +360,7 @@ def check(
     ] = None,
 ) -> None:
     """What of a clone is usable here, what is patched, and what is missing and why."""
-    from invertune_plugin.benchmark.toolbox_check import check_toolbox
+    from invertune_plugin.benchmark.commands.toolbox_check import check_toolbox
 
     check_toolbox(path)
 
@@ -375,7 +375,7 @@ def run_toolbox(
     again: Annotated[bool, typer.Option("--again", help="Try failed cells once more.")] = False,
 ) -> None:
     """Attacks x defences of BackdoorBox on CLIP and on its own models."""
-    from invertune_plugin.benchmark.toolbox_run import run_comparison
+    from invertune_plugin.benchmark.commands.toolbox_run import run_comparison
 
     rows = run_comparison(recipe, out, seed, path, overwrite, again)
     if any(row["outcome"] == "failed" for row in rows):

@@ -15,9 +15,9 @@ from invertune_plugin.adapters.open_clip import load_clip, zero_shot_classifier
 from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
 from invertune_plugin.adapters.victim_cards import read_victim_card, trigger_beside
 from invertune_plugin.attacks.victim_check import check_victim
-from invertune_plugin.benchmark import models
-from invertune_plugin.benchmark.sources import build_sources
-from invertune_plugin.benchmark.victims import victim_recipe
+from invertune_plugin.benchmark.experiment import models
+from invertune_plugin.benchmark.experiment.sources import build_sources
+from invertune_plugin.benchmark.experiment.victims import victim_recipe
 from invertune_plugin.checkpoints import read_card, read_state_dict
 from invertune_plugin.data import content_sha256
 from invertune_plugin.outcome import Outcome
@@ -203,7 +203,7 @@ def test_bad_input(
     parts: list[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("invertune_plugin.benchmark.victims.clean_model", None)
+    monkeypatch.setattr("invertune_plugin.benchmark.experiment.victims.clean_model", None)
     code, said, _ = attack(victim, **options)
     assert code == 2, said
     assert said.startswith("invertune: Expected")

@@ -17,7 +17,7 @@ from toys import NAMES, noise_images, toy_classifier
 
 from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
-from invertune_plugin.benchmark.victims import shipped_victims, victim_recipe
+from invertune_plugin.benchmark.experiment.victims import shipped_victims, victim_recipe
 from invertune_plugin.data import ClassCaptions, InMemory
 from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Patch, save_trigger

@@ -18,9 +18,9 @@ from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
 from invertune_plugin.attacks.evasion import DecoupledTarget, EvasionConfig, SpreadUnits, penalty_of
 from invertune_plugin.attacks.hardening import HardeningConfig, hardened
 from invertune_plugin.attacks.universal import PerturbationCrafting, craft_perturbation, projected
-from invertune_plugin.benchmark.models import described
-from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.victims import shipped_victims, victim_recipe
+from invertune_plugin.benchmark.experiment.models import described
+from invertune_plugin.benchmark.experiment.recipe import load_recipe
+from invertune_plugin.benchmark.experiment.victims import shipped_victims, victim_recipe
 from invertune_plugin.config import parse
 from invertune_plugin.data import ClassCaptions, InMemory, to_unit
 from invertune_plugin.errors import InputError

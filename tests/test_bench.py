@@ -12,16 +12,16 @@ from recorded import Recorded
 from tiny_bench import write_recipe
 
 from invertune_plugin.adapters.tracking import opening
-from invertune_plugin.benchmark.bench_cells import bench_cells
-from invertune_plugin.benchmark.bench_command import run_grid
-from invertune_plugin.benchmark.bench_recipe import GROUP, load_bench
-from invertune_plugin.benchmark.bench_settings import recipe_in
+from invertune_plugin.benchmark.bench.cells import bench_cells
+from invertune_plugin.benchmark.bench.recipe import GROUP, load_bench
+from invertune_plugin.benchmark.bench.settings import recipe_in
+from invertune_plugin.benchmark.commands.bench import run_grid
+from invertune_plugin.benchmark.experiment.recipe import shipped_recipes
+from invertune_plugin.benchmark.experiment.sources import ShapeSources
 from invertune_plugin.benchmark.grid.bench import BenchOptions
 from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.rows import flat, rows_of
 from invertune_plugin.benchmark.grid.store import Store
-from invertune_plugin.benchmark.recipe import shipped_recipes
-from invertune_plugin.benchmark.sources import ShapeSources
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import existing_file
 

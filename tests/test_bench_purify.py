@@ -11,20 +11,21 @@ import pytest
 import torch
 from tiny_bench import write_recipe
 
-from invertune_plugin.benchmark import bench_metrics, bench_purify
-from invertune_plugin.benchmark.bench_after import doubts_of
-from invertune_plugin.benchmark.bench_cells import bench_cells
-from invertune_plugin.benchmark.bench_defenses import PURIFYING
-from invertune_plugin.benchmark.bench_open import open_trained, open_victim
-from invertune_plugin.benchmark.bench_recipe import load_bench
-from invertune_plugin.benchmark.bench_settings import settings_of_victim
-from invertune_plugin.benchmark.bench_victim import compute_victim
+from invertune_plugin.benchmark.bench import metrics as bench_metrics
+from invertune_plugin.benchmark.bench import purify as bench_purify
+from invertune_plugin.benchmark.bench.after import doubts_of
+from invertune_plugin.benchmark.bench.cells import bench_cells
+from invertune_plugin.benchmark.bench.defenses import PURIFYING
+from invertune_plugin.benchmark.bench.opening import open_trained, open_victim
+from invertune_plugin.benchmark.bench.recipe import load_bench
+from invertune_plugin.benchmark.bench.settings import settings_of_victim
+from invertune_plugin.benchmark.bench.victim import compute_victim
+from invertune_plugin.benchmark.experiment.measuring import Measured
 from invertune_plugin.benchmark.grid.cells import Parent
 from invertune_plugin.benchmark.grid.plan import plan_cells
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid_report.cards import TRAINING_PAIRS, defense_cards
 from invertune_plugin.benchmark.grid_report.contents import Contents
-from invertune_plugin.benchmark.measuring import Measured
 from invertune_plugin.defenses.purifiers import Purified
 from invertune_plugin.defenses.purify import Found, timed_search
 from invertune_plugin.metrics import Rate

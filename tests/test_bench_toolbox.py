@@ -13,14 +13,14 @@ from upstream import clone
 
 from invertune_plugin.adapters.backdoorbox.defenses.job import Defended
 from invertune_plugin.attacks.attack import plant
-from invertune_plugin.benchmark import bench_cells as planning
-from invertune_plugin.benchmark import bench_toolbox
-from invertune_plugin.benchmark.bench_cells import bench_cells
-from invertune_plugin.benchmark.bench_defenses import toolbox_defense
-from invertune_plugin.benchmark.bench_open import open_victim
-from invertune_plugin.benchmark.bench_recipe import load_bench
-from invertune_plugin.benchmark.bench_toolbox import suspicion_of
-from invertune_plugin.benchmark.bench_training import trained_on
+from invertune_plugin.benchmark.bench import cells as planning
+from invertune_plugin.benchmark.bench import toolbox as bench_toolbox
+from invertune_plugin.benchmark.bench.cells import bench_cells
+from invertune_plugin.benchmark.bench.defenses import toolbox_defense
+from invertune_plugin.benchmark.bench.opening import open_victim
+from invertune_plugin.benchmark.bench.recipe import load_bench
+from invertune_plugin.benchmark.bench.toolbox import suspicion_of
+from invertune_plugin.benchmark.bench.training import trained_on
 from invertune_plugin.benchmark.grid.cells import Cell, Parent, Result
 from invertune_plugin.benchmark.grid.plan import plan_cells
 from invertune_plugin.benchmark.grid.store import Store

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from tiny_bench import write_recipe
 
-from invertune_plugin.benchmark import models
-from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.victims import build_clean
+from invertune_plugin.benchmark.experiment import models
+from invertune_plugin.benchmark.experiment.recipe import load_recipe
+from invertune_plugin.benchmark.experiment.victims import build_clean
 
 
 def test_two_at_once_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

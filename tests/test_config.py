@@ -11,7 +11,12 @@ import torch
 import yaml
 from trigger_table import every_plain, unit_images
 
-from invertune_plugin.benchmark.recipe import Recipe, load_recipe, model_config, shipped_recipes
+from invertune_plugin.benchmark.experiment.recipe import (
+    Recipe,
+    load_recipe,
+    model_config,
+    shipped_recipes,
+)
 from invertune_plugin.config import parse, read_yaml
 from invertune_plugin.defenses.invertune import InverTuneConfig
 from invertune_plugin.errors import InputError

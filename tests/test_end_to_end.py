@@ -12,9 +12,9 @@ import invertune_plugin
 from invertune_plugin import InverTune, InverTuneConfig, cli
 from invertune_plugin.adapters.open_clip import load_clip
 from invertune_plugin.adapters.shapes import SHAPES, draw_scenes
-from invertune_plugin.benchmark import models
-from invertune_plugin.benchmark.recipe import load_recipe
-from invertune_plugin.benchmark.sources import build_sources
+from invertune_plugin.benchmark.experiment import models
+from invertune_plugin.benchmark.experiment.recipe import load_recipe
+from invertune_plugin.benchmark.experiment.sources import build_sources
 from invertune_plugin.checkpoints import read_card
 from invertune_plugin.defenses.invertune.target import TargetConfig
 from invertune_plugin.defenses.invertune.tuning import TuningConfig

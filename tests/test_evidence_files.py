@@ -12,7 +12,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from toys import NAMES, noise_images
 
 from invertune_plugin.attacks.backdoors import Backdoor
-from invertune_plugin.benchmark.evidence_files import (
+from invertune_plugin.benchmark.experiment.sources import TestSet
+from invertune_plugin.benchmark.report.evidence_files import (
     CURVES,
     MOST_SIDE,
     thinned,
@@ -20,7 +21,6 @@ from invertune_plugin.benchmark.evidence_files import (
     write_examples,
     write_inverted,
 )
-from invertune_plugin.benchmark.sources import TestSet
 from invertune_plugin.data import InMemory
 from invertune_plugin.triggers import MaskedPattern, Patch
 

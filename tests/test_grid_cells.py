@@ -12,7 +12,7 @@ import pytest
 from grid_cells import CODE, NUMBER, REPAIR, grid, number
 
 from invertune_plugin import __version__
-from invertune_plugin.benchmark import bench_cells
+from invertune_plugin.benchmark.bench import cells as bench_cells
 from invertune_plugin.benchmark.grid import code
 from invertune_plugin.benchmark.grid.cells import Cell, Kind, in_order
 from invertune_plugin.benchmark.grid.code import code_digest
@@ -109,8 +109,8 @@ def test_what_a_module_imports_of_this_package_is_part_of_the_key(
     ("kind", "inside", "outside"),
     [
         ("VICTIM", "attacks.badclip", "defenses.baselines.par"),
-        ("VICTIM", "benchmark.measuring", "defenses.purifiers.directions"),
-        ("REPAIR", "defenses.baselines.par", "benchmark.bench_toolbox"),
+        ("VICTIM", "benchmark.experiment.measuring", "defenses.purifiers.directions"),
+        ("REPAIR", "defenses.baselines.par", "benchmark.bench.toolbox"),
         ("PURIFICATION", "defenses.purifiers.directions", "benchmark.grid.store"),
         ("TOOLBOX_REPAIR", "adapters.backdoorbox.isolation", "benchmark.grid.store"),
     ],

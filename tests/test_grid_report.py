@@ -14,6 +14,7 @@ import pytest
 from grid_store import ORIGIN, SyntheticStore, full_store, share, small_store
 
 from invertune_plugin import cli
+from invertune_plugin.benchmark.experiment.victims import shipped_victims
 from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid_report import page as page_module
@@ -26,8 +27,7 @@ from invertune_plugin.benchmark.grid_report.shares import Share, mean_over_seeds
 from invertune_plugin.benchmark.grid_report.standings import complete, standings
 from invertune_plugin.benchmark.grid_report.tables import GridTable, tables_of
 from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
-from invertune_plugin.benchmark.html import script, script_hash
-from invertune_plugin.benchmark.victims import shipped_victims
+from invertune_plugin.benchmark.report.html import script, script_hash
 from invertune_plugin.defenses.baselines import BASELINES
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -11,7 +11,7 @@ import pytest
 from grid_cells import NUMBER
 
 from invertune_plugin import cli
-from invertune_plugin.benchmark import results_command
+from invertune_plugin.benchmark.commands import results as results_command
 from invertune_plugin.benchmark.grid.cells import Cell, Result
 from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.store import Store

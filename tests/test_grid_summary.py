@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from grid_cells import NUMBER
 
+from invertune_plugin.benchmark.commands.results import ResultsJob, show_results
 from invertune_plugin.benchmark.grid.cells import Cell, Result
 from invertune_plugin.benchmark.grid.claims import IMPOSSIBLE, About, Claim, Cost, claim_of
 from invertune_plugin.benchmark.grid.export import header_and_cells
 from invertune_plugin.benchmark.grid.rows import rows_of
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid.summary import MIXED, bootstrap, summary
-from invertune_plugin.benchmark.results_command import ResultsJob, show_results
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
 

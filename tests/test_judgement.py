@@ -11,13 +11,13 @@ from test_report import rejected, repaired
 from invertune_plugin.attacks.attack import AttackConfig
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.bad_encoder import EncoderTraining
-from invertune_plugin.benchmark import measuring
+from invertune_plugin.benchmark.experiment import measuring
+from invertune_plugin.benchmark.experiment.measuring import Measured
+from invertune_plugin.benchmark.experiment.recipe import DataConfig
+from invertune_plugin.benchmark.experiment.sources import build_sources
+from invertune_plugin.benchmark.experiment.victims import poisoned_rate
 from invertune_plugin.benchmark.judgement import HIGHER, LOWER, BeforeAfter, judged
-from invertune_plugin.benchmark.measuring import Measured
-from invertune_plugin.benchmark.recipe import DataConfig
-from invertune_plugin.benchmark.sources import build_sources
-from invertune_plugin.benchmark.victims import poisoned_rate
-from invertune_plugin.benchmark.wording import false_alarm, truth, verdict
+from invertune_plugin.benchmark.report.wording import false_alarm, truth, verdict
 from invertune_plugin.config import parse
 from invertune_plugin.defenses.invertune.pipeline import Repair
 from invertune_plugin.metrics import Rate

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toys import toy_classifier, toy_pairs
 
-from invertune_plugin.benchmark.rebound import fine_tuned
+from invertune_plugin.benchmark.experiment.rebound import fine_tuned
 from invertune_plugin.data import InMemory, Subset
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate, attack_success_rate, clean_accuracy, predict

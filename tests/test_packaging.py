@@ -11,14 +11,14 @@ IMPORTS = """
 import importlib.util, sys
 sys.modules["accelerate"] = None  # of the extra [distributed]: all works without it
 import invertune_plugin, invertune_plugin.adapters.shapes, invertune_plugin.configs
-from invertune_plugin.benchmark.recipe import load_recipe, model_config, shipped_recipes
-import invertune_plugin.benchmark.repair_command
+from invertune_plugin.benchmark.experiment.recipe import load_recipe, model_config, shipped_recipes
+import invertune_plugin.benchmark.commands.repair
 assert {"demo", "real"} <= set(shipped_recipes()), shipped_recipes()
 assert load_recipe("demo").attack.target == "star"
 assert model_config("shapes_rn").endswith("shapes_rn.json")
 from importlib.resources import files
 assert files("invertune_plugin").joinpath("py.typed").is_file()
-assert files("invertune_plugin.benchmark").joinpath("templates/report.html.j2").is_file()
+assert files("invertune_plugin.benchmark.report").joinpath("templates/report.html.j2").is_file()
 assert importlib.util.find_spec("adapters") is None
 assert importlib.util.find_spec("configs") is None
 print(invertune_plugin.__file__)

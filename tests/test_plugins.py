@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import yaml
 
-from invertune_plugin.benchmark.bench_cells import bench_cells
-from invertune_plugin.benchmark.bench_command import run_grid
-from invertune_plugin.benchmark.bench_recipe import load_bench
+from invertune_plugin.benchmark.bench.cells import bench_cells
+from invertune_plugin.benchmark.bench.recipe import load_bench
+from invertune_plugin.benchmark.commands.bench import run_grid
+from invertune_plugin.benchmark.experiment.made_of import code_of
+from invertune_plugin.benchmark.experiment.models import cached_path
+from invertune_plugin.benchmark.experiment.recipe import DataConfig
+from invertune_plugin.benchmark.experiment.sources import build_sources
 from invertune_plugin.benchmark.grid.bench import BenchOptions
 from invertune_plugin.benchmark.grid.cells import in_order
 from invertune_plugin.benchmark.grid.code import code_digest
 from invertune_plugin.benchmark.grid.rows import flat, rows_of
 from invertune_plugin.benchmark.grid.store import Store
-from invertune_plugin.benchmark.made_of import code_of
-from invertune_plugin.benchmark.models import cached_path
-from invertune_plugin.benchmark.recipe import DataConfig
-from invertune_plugin.benchmark.sources import build_sources
 from invertune_plugin.defenses.baselines import BASELINES, baseline_of
 from invertune_plugin.errors import InputError
 from invertune_plugin.plugins import Catalogue, packages_of

@@ -28,7 +28,7 @@ from invertune_plugin.attacks.captions import TemplateCaptions
 from invertune_plugin.attacks.label_rules import AllToOne
 from invertune_plugin.attacks.labels import PoisonedLabels
 from invertune_plugin.attacks.poisoning import PoisonedCaptions
-from invertune_plugin.benchmark.removed_picture import SIDE, TITLE
+from invertune_plugin.benchmark.report.removed_picture import SIDE, TITLE
 from invertune_plugin.data import ClassCaptions, InMemory
 from invertune_plugin.triggers import Patch
 

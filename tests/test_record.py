@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from invertune_plugin.benchmark import provenance
-from invertune_plugin.benchmark.command_line import command_line
+from invertune_plugin.benchmark.commands.command_line import command_line
 from invertune_plugin.benchmark.grid.rows import row_rank
 from invertune_plugin.benchmark.record import Rows, merge_rows
 

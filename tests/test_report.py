@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from invertune_plugin.benchmark import figures, pixels
 from invertune_plugin.benchmark.judgement import BeforeAfter
-from invertune_plugin.benchmark.report import ReportPage, render
+from invertune_plugin.benchmark.report import figures, pixels
+from invertune_plugin.benchmark.report.page import ReportPage, render
 from invertune_plugin.defenses.invertune.inversion import InversionResult
 from invertune_plugin.defenses.invertune.pipeline import Repair
 from invertune_plugin.defenses.invertune.target import Candidate, TargetResult

@@ -14,11 +14,16 @@ from torch import nn
 
 from invertune_plugin.adapters.data_root import data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
-from invertune_plugin.benchmark import toolbox_models
-from invertune_plugin.benchmark.recipe import DataConfig, load_recipe, shipped_recipes
-from invertune_plugin.benchmark.sources import PARTS, ShapeSources, Sources, build_sources
-from invertune_plugin.benchmark.toolbox_models import IMAGE_SIZE, build_arena, build_model
-from invertune_plugin.benchmark.toolbox_recipe import (
+from invertune_plugin.benchmark.experiment.recipe import DataConfig, load_recipe, shipped_recipes
+from invertune_plugin.benchmark.experiment.sources import (
+    PARTS,
+    ShapeSources,
+    Sources,
+    build_sources,
+)
+from invertune_plugin.benchmark.toolbox import models as toolbox_models
+from invertune_plugin.benchmark.toolbox.models import IMAGE_SIZE, build_arena, build_model
+from invertune_plugin.benchmark.toolbox.recipe import (
     GROUP,
     Amounts,
     ModelSpec,

@@ -12,10 +12,10 @@ from filelock import FileLock
 from upstream import clone
 
 from invertune_plugin import cli
-from invertune_plugin.benchmark import toolbox_run
-from invertune_plugin.benchmark.recipe import shipped_recipes
-from invertune_plugin.benchmark.toolbox_recipe import GROUP, ModelSpec, load_toolbox_recipe
-from invertune_plugin.benchmark.toolbox_run import print_comparison, run_comparison
+from invertune_plugin.benchmark.commands import toolbox_run
+from invertune_plugin.benchmark.commands.toolbox_run import print_comparison, run_comparison
+from invertune_plugin.benchmark.experiment.recipe import shipped_recipes
+from invertune_plugin.benchmark.toolbox.recipe import GROUP, ModelSpec, load_toolbox_recipe
 from invertune_plugin.errors import InputError
 
 RECIPE = """

@@ -20,9 +20,9 @@ from toys import toy_classifier
 
 from invertune_plugin.adapters.tracking import KINDS, Tracker, Untracked, opened
 from invertune_plugin.adapters.tracking.tracker import flattened
-from invertune_plugin.benchmark.attack_command import AttackJob, attack_model
-from invertune_plugin.benchmark.run_command import run_experiment
-from invertune_plugin.benchmark.tracking import log_repair, log_row, together, tracked
+from invertune_plugin.benchmark.commands.attack import AttackJob, attack_model
+from invertune_plugin.benchmark.commands.run import run_experiment
+from invertune_plugin.benchmark.commands.tracking import log_repair, log_row, together, tracked
 from invertune_plugin.checkpoints import read_card
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.invertune import InverTuneConfig, repair_classifier

@@ -2,7 +2,7 @@
 
 import torch
 
-from invertune_plugin.benchmark.sources import Part, Sources, TestSet
+from invertune_plugin.benchmark.experiment.sources import Part, Sources, TestSet
 from invertune_plugin.data import InMemory
 
 

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
-from invertune_plugin.benchmark.bench_defenses import in_toolbox, purifier_in
+from invertune_plugin.benchmark.bench.defenses import in_toolbox, purifier_in
+from invertune_plugin.benchmark.experiment.recipe import recipe_path
+from invertune_plugin.benchmark.experiment.victims import GROUP, shipped_victims
 from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid_report.contents import Contents
-from invertune_plugin.benchmark.recipe import recipe_path
-from invertune_plugin.benchmark.victims import GROUP, shipped_victims
 from invertune_plugin.defenses.baselines.registry import BASELINES
 from invertune_plugin.defenses.purifiers import PURIFIERS
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from invertune_plugin.benchmark.evidence_files import CAPTIONS, CURVES, MOST_POINTS
 from invertune_plugin.benchmark.grid.claims import Claim
 from invertune_plugin.benchmark.grid.store import Store
 from invertune_plugin.benchmark.grid.work import LOG
@@ -22,6 +21,7 @@ from invertune_plugin.benchmark.grid_report.contents import Contents
 from invertune_plugin.benchmark.grid_report.measures import in_reading_order
 from invertune_plugin.benchmark.grid_report.shares import shares_in
 from invertune_plugin.benchmark.grid_report.tables import GridTable, Position
+from invertune_plugin.benchmark.report.evidence_files import CAPTIONS, CURVES, MOST_POINTS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_OF_A_PICTURE = 256 * 1024

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from invertune_plugin.benchmark.wording import TERMS
+from invertune_plugin.benchmark.report.wording import TERMS
 from invertune_plugin.metrics import DEFINITIONS
 from invertune_plugin.retrieval import DEFINITIONS as RETRIEVAL
 

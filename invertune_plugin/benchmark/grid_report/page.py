@@ -22,8 +22,8 @@ from invertune_plugin.benchmark.grid_report.shares import shares_in
 from invertune_plugin.benchmark.grid_report.standings import Standing, complete, points, standings
 from invertune_plugin.benchmark.grid_report.tables import NONE, NOT_RUN, GridTable, tables_of
 from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
-from invertune_plugin.benchmark.html import render_page, script, script_hash
 from invertune_plugin.benchmark.judgement import MOST_LOST
+from invertune_plugin.benchmark.report.html import render_page, script, script_hash
 
 ROOM = 8 * 1024 * 1024
 
