@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from invertune_plugin.adapters.images import fit, pixel_key
+from invertune_plugin.decoding import to_rgb
 from invertune_plugin.errors import InputError
 
 
@@ -43,7 +44,7 @@ class TorchvisionSet:
                 f"{type(image).__name__}. Build it with transform=None (arrays and tensors do not "
                 "say whether they hold RGB or BGR, or which range)."
             )
-        return image.convert("RGB"), int(label)
+        return to_rgb(image), int(label)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -31,6 +31,39 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
     return made
 
 
+PUBLISHED = "clusters: {least_share: 0, persistence: 1}, most_of_classes: 1"
+SELECTIONS = {
+    "adaptive": "flare",
+    "fixed, half of the layers": "flare {subspace: {dropped: 10, selection: fixed}}",
+    "none": "flare {subspace: {selection: none}}",
+    "published bounds, adaptive": f"flare {{{PUBLISHED}, subspace: {{least_layers: 1}}}}",
+    "published bounds, none": f"flare {{{PUBLISHED}, subspace: {{selection: none}}}}",
+}
+
+
+def selections(training: Mapping[str, Any]) -> Callable[[], str]:
+    """FLARE's selection of layers, with our bounds of a split and the published ones.
+
+    Only sets that all of them have searched, means over seeds.
+    """
+
+    def made() -> str:
+        rows = read("flare", measure="purify", **training)
+        found = {by: sets_of(only(rows, defense=by)) for by in SELECTIONS.values()}
+        by_all = set.intersection(*found.values())
+        rows = [row for row in rows if sets_of([row]) <= by_all]
+        columns = list(SELECTIONS.values())
+        told = crossed(rows, "attack", none_first(rows), "defense", columns, searched)
+        return markdown(["attack", *SELECTIONS], told)
+
+    return made
+
+
+def sets_of(rows: Rows) -> set[tuple[str, str, int]]:
+    """The poisoned sets that rows are about."""
+    return {(row["data"], row["attack"], row["seed"]) for row in rows}
+
+
 def victim(rows: Rows) -> str:
     """CA and ASR of the classifiers that were searched, one for each seed."""
     seeds = list({row["seed"]: row for row in rows}.values())

@@ -1,4 +1,4 @@
-"""What the engine of grids costs: scheduling, two processes against one, going on when all is done.
+"""What grids cost beside their cells: scheduling, two processes against one, resuming, the page.
 
     python benchmarks/grid_speed.py
 
@@ -13,12 +13,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from speed_cells import COUNT, SLEEP, cells
+from speed_cells import COUNT, DRAWN, SLEEP, cells
 
+from invertune_plugin.benchmark.commands.report import GridReportJob, report_grid
 from invertune_plugin.benchmark.grid.bench import BenchOptions, run_bench
 from invertune_plugin.benchmark.grid.cells import Cell
 from invertune_plugin.benchmark.grid.run import Ran
@@ -63,10 +65,28 @@ def resume(number: int = 1000) -> dict[str, Any]:
     return {"cells": number, "seconds": round(seconds, 3)}
 
 
+def report(attacks: int = 20, defenses: int = 25, seeds: int = 2) -> dict[str, Any]:
+    """Seconds and size of the page about a grid whose cells have pictures, curves and logs."""
+    axes = product(range(seeds), range(attacks), range(defenses))
+    grid = [
+        Cell(DRAWN, {"number": n, "seed": seed, "attack": f"a{attack}", "defense": f"d{defense}"})
+        for n, (seed, attack, defense) in enumerate(axes)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        store, page = Path(folder) / "store", Path(folder) / "report.html"
+        run_bench(grid, store, BenchOptions(jobs=JOBS))
+        start = time.perf_counter()
+        report_grid(GridReportJob(store, page))
+        seconds = time.perf_counter() - start
+        size = page.stat().st_size / 2**20
+    return {"cells": len(grid), "seconds": round(seconds, 2), "megabytes": round(size, 2)}
+
+
 MEASURES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "overhead": overhead,
     "speedup": speedup,
     "resume": resume,
+    "report": report,
 }
 
 

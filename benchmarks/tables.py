@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
-from flare_tables import directions, labelled, pairs, speed
+from flare_tables import directions, labelled, pairs, selections, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -162,13 +162,15 @@ def victim(rows: Rows) -> str:
     )
 
 
+CIFAR_TRAINING = {"tower": "resnet18_narrow", "images": 10000, "epochs": 15}
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
     "flare": labelled(
-        {"tower": "resnet18_narrow", "images": 10000, "epochs": 15, "bfloat16": True},
+        CIFAR_TRAINING,
         *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
+    "flare selections": selections(CIFAR_TRAINING),
     "flare pairs": pairs,
     "flare speed": speed,
     "directions": directions,

@@ -58,7 +58,7 @@ def _stages(tower: nn.Module) -> dict[str, nn.Module]:
             return {f"{name}.{i}": block for i, block in modules[name].named_children()}
     parts = {
         name: child
-        for name, child in tower.named_children()
+        for name, child in _parts(tower)
         if any(written_parameters(writer) for writer in writers(child).values())
     }
     if len(parts) == 1:
@@ -66,6 +66,15 @@ def _stages(tower: nn.Module) -> dict[str, nn.Module]:
         return {f"{name}.{inner}": stage for inner, stage in _stages(part).items()}
     blocks = {name: part for name, part in parts.items() if re.fullmatch(r"block\d+", name)}
     return blocks or parts
+
+
+def _parts(tower: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a network; of lists of modules, which do not run themselves, theirs."""
+    for name, child in tower.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from ((f"{name}.{inner}", part) for inner, part in _parts(child))
+        else:
+            yield name, child
 
 
 def writers(stage: nn.Module) -> dict[str, nn.Module]:
@@ -121,8 +130,15 @@ def last_linear_inputs(model: nn.Module, wanted: bool = True) -> Iterator[list[T
 
 
 @contextmanager
-def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+def activations(
+    modules: Mapping[str, nn.Module], kept: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[dict[str, Tensor]]:
     """Record what modules put out while the context lasts; each forward pass replaces the last.
+
+    Args:
+        modules: by name.
+        kept: what to keep of an output, taken before a layer behind the module, such as a ReLU,
+            changes it in place; None keeps the output itself, with gradients.
 
     Yields:
         name -> output, channels on the last axis: ``[N, H, W, C]`` or ``[N, L, C]``; of vectors
@@ -135,7 +151,8 @@ def activations(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]
             tensor: Tensor = output[0] if isinstance(output, tuple) else output
             if tensor.ndim == 4 and not isinstance(module, nn.Linear):
                 tensor = tensor.permute(0, 2, 3, 1)
-            seen[name] = tensor[:, None] if tensor.ndim == 2 else tensor
+            tensor = tensor[:, None] if tensor.ndim == 2 else tensor
+            seen[name] = tensor if kept is None else kept(tensor)
 
         return record
 

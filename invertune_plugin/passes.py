@@ -62,6 +62,13 @@ def count_passes(encoder: nn.Module) -> Iterator[Work]:
         counter.work = None
 
 
+def without_counters(encoder: nn.Module) -> None:
+    """Take the hooks of counts that have ended off a copy of an encoder."""
+    for key, hook in list(encoder._forward_hooks.items()):
+        if isinstance(hook, _Counter):
+            del encoder._forward_hooks[key]
+
+
 class _Counter:
     """The hook; copies of the encoder share it, so that it also ends in them."""
 

@@ -44,6 +44,31 @@ class Stopwatch:
         self._start = time.perf_counter() - state_dict["seconds"]
 
 
+class Described:
+    """What a training is, so that the state of another one is not taken for its own.
+
+    Args:
+        settings: plain values.
+    """
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+
+    def state_dict(self) -> dict[str, Any]:
+        """The settings."""
+        return self.settings
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> None:
+        """Compare them with those that were kept.
+
+        Raises:
+            ValueError: they are others.
+        """
+        for name, value in self.settings.items():
+            if (kept := state_dict.get(name)) != value:
+                raise ValueError(f"{name} was {kept}, and is {value} now")
+
+
 def save_state(path: Path | None, done: int, **parts: Stateful) -> None:
     """Keep the steps done and the state of the parts of a training; nothing without a path.
 

@@ -362,3 +362,20 @@ def test_no_half_written_file_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     abnormal_features(net, images(), FeatureConfig(spill=path))
     assert path.is_file()
+
+
+@pytest.mark.parametrize("tokens", [4, 30])
+def test_layers_whose_first_axis_is_no_sample_are_refused(tokens: int) -> None:
+    """Of as many tokens as images in a batch, too: samples and tokens would change places."""
+
+    class TokensFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.head = nn.LayerNorm(3), nn.Linear(3, 3)
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            sequence = pixels.flatten(2)[..., :tokens].permute(2, 0, 1)
+            return self.head(self.norm(sequence).mean(0))
+
+    with pytest.raises(InputError, match=r"one sample for each of \d+ images.*batch_first=True"):
+        abnormal_features(TokensFirst(), images(), FeatureConfig(batch_size=30))

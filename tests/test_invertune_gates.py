@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,11 +16,11 @@ from toys import NAMES, assert_same, copied, noise_images, toy_classifier
 
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.invertune import InverTune, InverTuneConfig, pipeline
-from invertune_plugin.defenses.invertune.inversion import InversionResult
+from invertune_plugin.defenses.invertune.inversion import InversionConfig, InversionResult
 from invertune_plugin.defenses.invertune.pipeline import Repair, repair_classifier
 from invertune_plugin.defenses.invertune.squares import SquareConfig
-from invertune_plugin.defenses.invertune.target import Candidate, TargetResult
-from invertune_plugin.defenses.invertune.tuning import TuningResult
+from invertune_plugin.defenses.invertune.target import Candidate, TargetConfig, TargetResult
+from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResult
 from invertune_plugin.defenses.invertune.units import CriticalUnits
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
@@ -104,7 +106,9 @@ class Script:
         self._record("tuning", found.label, suspect, seed)
         assert found.trigger is TRIGGER
         stage = Stage("tuning", self.tuning, "as scripted")
-        return TuningResult(toy_classifier("vit", 7), CriticalUnits({}, {}, {}), [], stage)
+        tuned = copy.deepcopy(suspect)
+        tuned.class_weights += 1
+        return TuningResult(tuned, CriticalUnits({}, {}, {}), [], stage)
 
     def _record(self, step: str, label: int, suspect: Any, seed: int) -> None:
         self.asked.append((step, label))
@@ -281,7 +285,7 @@ def test_the_only_class_with_an_accepted_trigger_is_believed(play: Play) -> None
     found_by = play(target=UNCERTAIN, inversions={**failed, 0: (OK, 0.1)})
     found = repair()
     assert found_by.asked[-1] == ("tuning", 0)
-    assert found.stages[1].evidence["area_ratio"] == 0.0
+    assert "area_ratio" not in found.stages[1].evidence, "there is no other to compare it with"
 
 
 def test_no_accepted_trigger_at_all_tells_no_backdoor(play: Play) -> None:
@@ -559,7 +563,8 @@ def test_a_repair_needs_clean_images() -> None:
         ({"trigger": "t.yaml", "target": 0}, r"Trigger as .*, got 't\.yaml'\. .*load_trigger"),
         ({"trigger": Patch(size=4), "target": "dgo"}, r"class as target, got 'dgo'.*'dog'"),
         ({"trigger": Patch(size=4)}, "trigger and target together"),
-        ({"trigger": Patch(size=4), "target": 4}, "from 0 to 3, got 4"),
+        ({"trigger": Patch(size=4), "target": 4}, "from 0 to 3 as target, got 4"),
+        ({"trigger": Patch(size=4), "target": 1.5}, "from 0 to 3 as target, got 1.5"),
     ],
     ids=str,
 )
@@ -594,6 +599,47 @@ def test_testing_takes_its_schedule_from_call_or_constructor() -> None:
     assert defence.test({"batch_size": 4}).keys() == {"ca"}
     named = {"trigger": Patch(), "target": suspect.class_names[1]}
     assert defence.test(named) == rates
-    for target, message in ((99, "target from 0 to .* got 99"), ("shoe", "shoe")):
+    for target, message in ((99, "from 0 to .* as target, got 99"), ("shoe", "shoe")):
         with pytest.raises(InputError, match=message):
             defence.test({"trigger": Patch(), "target": target})
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: TargetConfig(batch_size=0), "batch_size of 1 or more, got 0"),
+        (lambda: TargetConfig(epsilon=-0.1), "epsilon of 0 or more, got -0.1"),
+        (lambda: InversionConfig(steps=-5), "steps of 1 or more, got -5"),
+        (lambda: InversionConfig(visual_images=0), "visual_images of 1 or more, got 0"),
+        (lambda: InversionConfig(learning_rate=math.nan), "learning_rate of 0 or more, got nan"),
+        (lambda: TuningConfig(batch_size=0), "batch_size of 1 or more, got 0"),
+        (lambda: TuningConfig(learning_rate=-1.0), "learning_rate of 0 or more, got -1.0"),
+        (lambda: SquareConfig(classes=-1), "0 for none, got -1"),
+        (lambda: SquareConfig(side=1.5), "a side above 0 and at most 1, got 1.5"),
+    ],
+)
+def test_settings_that_no_step_can_take_are_refused(
+    made: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        made()
+
+
+def test_images_of_several_sizes_are_refused() -> None:
+    class Mixed(InMemory[int]):
+        def __getitem__(self, index: int) -> tuple[Tensor, int]:
+            image, label = super().__getitem__(index)
+            return (image[:, :30] if index == 5 else image), label
+
+    mixed = Mixed(noise_images(64), [0] * 64)
+    with pytest.raises(InputError, match="3 x 32 x 32 for this model, got 3 x 30 x 32"):
+        InverTune(mixed, model=toy_classifier("vit")).repair()
+
+
+def test_a_repaired_model_can_be_trained_as_the_suspect_and_has_no_hooks(play: Play) -> None:
+    play()
+    found = repair()
+    assert found.outcome is OK
+    assert all(parameter.requires_grad for parameter in found.classifier.parameters())
+    assert not found.classifier.visual._forward_hooks
+    assert found.class_names == NAMES

@@ -218,6 +218,13 @@ def test_spectral_signatures_remove_a_share_of_each_label() -> None:
     assert of_label == [2, 2, 2, 2], "1.5 times a tenth of sixteen"
 
 
+def test_spectral_signatures_of_a_class_with_one_image() -> None:
+    labels = [0] * 10 + [1] * 10 + [2]
+    data = InMemory(noise_images(21, 32), labels)
+    found = run_purifier("spectral_signatures", model_of("vit"), data, {"rate": 0.2})
+    assert [sum(labels[i] == k for i in found.poisoned) for k in range(3)] == [3, 3, 0]
+
+
 @pytest.mark.parametrize("small", [40, 80])
 def test_activation_clustering_finds_a_small_cluster(small: int) -> None:
     points, chosen = two_groups(small)

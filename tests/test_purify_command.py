@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -22,7 +23,7 @@ from invertune_plugin.adapters.open_clip import load_clip, save_clip
 from invertune_plugin.adapters.writing.folder import write_folder
 from invertune_plugin.adapters.writing.parquet import write_parquet
 from invertune_plugin.adapters.writing.shards import write_shards
-from invertune_plugin.adapters.writing.truth import poisoned_indices, read_ground_truth
+from invertune_plugin.adapters.writing.truth import poisoned_indices, read_ground_truth, truth_path
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.attacks.captions import TemplateCaptions
 from invertune_plugin.attacks.label_rules import AllToOne
@@ -305,6 +306,54 @@ def test_what_cannot_be_read_is_told_and_what_stays_is_kept_in_its_place(
     assert (row["n"], row["tpr_n"]) == (COUNT - 1, COUNT * RATE - 1), "a poisoned one"
     assert image.read_bytes() == b"no image"
     assert (tmp_path / "out" / "kept.parquet").is_file()
+
+
+def test_rows_that_cannot_be_read_are_told_before_the_search(
+    purify: Command, lab: Path, tmp_path: Path
+) -> None:
+    table = parquet.read_table(lab / "pairs.parquet")
+    truth = read_ground_truth(lab / "pairs.parquet")
+    row = int(truth.poisoned[0].place.split()[1])
+    rows = table.to_pylist()
+    rows[row]["image"]["bytes"] = rows[row]["image"]["bytes"][:90]
+    parquet.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "cut.parquet")
+    shutil.copy(truth_path(lab / "pairs.parquet"), truth_path(tmp_path / "cut.parquet"))
+    code, said = purify(tmp_path / "cut.parquet", keep="parquet", size=32)
+    assert code == 0, said
+    assert f"skipped, not readable: row {row} of {tmp_path / 'cut.parquet'}" in said
+    found = row_of(tmp_path / "out")
+    assert (found["n"], found["tpr_n"]) == (COUNT - 1, COUNT * RATE - 1)
+    kept = labelled_or_captioned(tmp_path / "out" / "kept.parquet", 32)
+    assert len(kept) == COUNT - 1 - found["removed"]
+    for index in range(len(rows)):
+        rows[index]["image"]["bytes"] = b"none"
+    parquet.write_table(pa.Table.from_pylist(rows, table.schema), tmp_path / "none.parquet")
+    code, said = purify(tmp_path / "none.parquet", out=tmp_path / "other")
+    assert code == 2
+    assert f"got none among {COUNT} rows" in said
+
+
+def test_features_on_disk(purify: Command, tmp_path: Path) -> None:
+    config = tmp_path / "spilled.yaml"
+    config.write_text(
+        f"features: {{measure: mean-and-largest, spill: {tmp_path / 'x.npy'}}}\n"
+        "least_carried: null\n"
+    )
+    code, said = purify(by="directions", config=config)
+    assert code == 0, said
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["settings"]["features"]["spill"] == str(tmp_path / "x.npy")
+
+
+def test_images_without_classes_can_be_kept(purify: Command, lab: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare").mkdir()
+    for image in (lab / "pairs" / "images").iterdir():
+        shutil.copy(image, tmp_path / "bare")
+    options = {"by": "k_distance", "config": None, "keep": "parquet", "size": 32}
+    code, said = purify(tmp_path / "bare", **options)
+    assert code == 0, said
+    kept: Any = labelled_or_captioned(tmp_path / "out" / "kept.parquet", 32)
+    assert set(kept.texts) == {-1}
 
 
 def test_labels_without_names_are_named_by_the_classes(

@@ -12,6 +12,7 @@ from torch import nn
 from invertune_plugin.benchmark.judgement import BeforeAfter
 from invertune_plugin.benchmark.report import figures, pixels
 from invertune_plugin.benchmark.report.page import ReportPage, render
+from invertune_plugin.benchmark.report.wording import found_name
 from invertune_plugin.defenses.invertune.inversion import InversionResult
 from invertune_plugin.defenses.invertune.pipeline import Repair
 from invertune_plugin.defenses.invertune.target import Candidate, TargetResult
@@ -87,6 +88,14 @@ def repaired(outcome: Outcome = Outcome.OK) -> Repair:
     timed = Stage("inversion", Outcome.OK, inversion.stage.reason, {}, 9.8, 20850)
     stages = [target.stage, timed, tuning.stage]
     return Repair(stages, None, target, [inversion], tuning)
+
+
+def test_a_class_that_is_no_candidate_has_its_name() -> None:
+    """As where the closer look finds it."""
+    found = replace(repaired(), inversions=[inversion_result(9)])
+    assert found_name(found) == "class 9"
+    named = replace(found, class_names=tuple(f"shape {i}" for i in range(10)))
+    assert found_name(named) == "shape 9"
 
 
 def rejected() -> Repair:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from torch import nn
+from toys import noise_images
 
 from invertune_plugin.adapters.data_root import data_root
 from invertune_plugin.adapters.folders import ImageFolderSet
@@ -22,7 +23,12 @@ from invertune_plugin.benchmark.experiment.sources import (
     build_sources,
 )
 from invertune_plugin.benchmark.toolbox import models as toolbox_models
-from invertune_plugin.benchmark.toolbox.models import IMAGE_SIZE, build_arena, build_model
+from invertune_plugin.benchmark.toolbox.models import (
+    IMAGE_SIZE,
+    build_arena,
+    build_model,
+    some_of,
+)
 from invertune_plugin.benchmark.toolbox.recipe import (
     GROUP,
     Amounts,
@@ -30,7 +36,7 @@ from invertune_plugin.benchmark.toolbox.recipe import (
     ToolboxRecipe,
     load_toolbox_recipe,
 )
-from invertune_plugin.data import Items
+from invertune_plugin.data import InMemory, Items, texts_of
 from invertune_plugin.errors import InputError
 
 SOURCES = {name: load_recipe(name).data.source for name in shipped_recipes()}
@@ -161,3 +167,13 @@ def test_parts_of_comparisons_share_no_image(name: str, seed: int, tmp_path: Pat
     parts = [ImageFolderSet(root / part, IMAGE_SIZE) for part in ("train", "clean", "test")]
     for spec in recipe.models.values():
         disjoint([clean_images(recipe, spec, seed), *parts])
+
+
+def test_some_images_of_a_set_in_order_of_its_classes_are_of_all_classes() -> None:
+    labels = [i // 20 for i in range(200)]
+    images = InMemory(noise_images(200, 4), labels)
+    chosen = list(texts_of(some_of(images, 100, 0)))
+    assert chosen == sorted(chosen)
+    assert set(chosen) == set(range(10))
+    assert list(texts_of(some_of(images, 100, 0))) == chosen
+    assert some_of(images, 200, 0) is images

@@ -42,29 +42,22 @@ def scenes(level: int, count: int = 40) -> Tensor:
     return noise_images(count) // 8 + level
 
 
-def test_a_class_that_nearly_all_are_read_as_is_no_shortcut() -> None:
-    """Thirty of forty images are grey: to make the dark rest grey costs what any move costs.
+def test_a_class_that_most_images_are_read_as_is_no_shortcut() -> None:
+    """Thirty of forty images are grey: over all of them it costs next to nothing.
 
-    Over all images grey would cost next to nothing, and any model would have a shortcut.
+    The dark rest lies beside it and would be cheap to move as well: a shortcut of any model.
     """
     images = torch.cat([scenes(100, 30), scenes(40, 10)])
     suspect = Brightness(0.3, 0.55)
     found = find_target(suspect, images, STEPS)
-    costs = {candidate.name: candidate.cost for candidate in found.candidates}
-    assert costs["grey"] > 0.03
+    assert {candidate.name for candidate in found.candidates} == {"dark", "bright"}
+    assert 1 not in found.ranking
     assert found.stage.outcome is not Outcome.OK
+    told = "'grey', which 75% of the images are read as, cannot be judged by them."
+    assert found.stage.reason.endswith(told)
     every = TargetConfig(shift_steps=20, cost_steps=60, batch_size=16, most_share=1.0)
     careless = find_target(suspect, images, every)
     assert careless.candidates[0].name == "grey"
-    assert careless.candidates[0].cost < costs["grey"]
-
-
-@pytest.mark.parametrize("others", [0, 1, 9])
-def test_a_class_that_nearly_all_are_read_as_is_left_out(others: int) -> None:
-    """A handful of others near the border would be cheap to move: no sign of a backdoor."""
-    images = torch.cat([scenes(120, 40 - others), scenes(55, others)])
-    found = find_target(Brightness(0.3, 0.9), images, STEPS)
-    assert [candidate.name for candidate in found.candidates] == ["dark", "bright"]
 
 
 def test_one_class_left_cannot_be_compared() -> None:
@@ -73,9 +66,9 @@ def test_one_class_left_cannot_be_compared() -> None:
     suspect.forward = lambda images: Brightness.forward(suspect, images)[:, :2]  # type: ignore[method-assign]
     found = find_target(suspect, scenes(120), STEPS)
     assert found.stage.outcome is Outcome.REJECTED
-    assert "Too few images are read as other classes" in found.stage.reason
+    assert "Fewer than two classes are left" in found.stage.reason
     assert [candidate.name for candidate in found.candidates] == ["dark"]
-    assert sorted(found.ranking) == [0, 1]
+    assert found.ranking == [0]
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

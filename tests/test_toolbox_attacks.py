@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.datasets import CIFAR10
 from toys import assert_same, copied, toy_classifier
 from upstream import clone
 
@@ -218,6 +219,27 @@ def test_images_are_resized_before_the_trigger(
     assert pixels(found.train).shape == (40, 3, SIZE, SIZE)
     board = pixels(found.test)[:, :, -3:, -3:]
     assert torch.equal(board, board[:1].expand_as(board))
+
+
+@pytest.mark.toolbox
+def test_poison_of_a_set_that_is_not_sorted_by_class_is_found_again(
+    core: Any, data: ToolboxData, models: dict[str, StagedClassifier], place: Path
+) -> None:
+    """LabelConsistent trains on a folder that it writes class by class."""
+    mixed = CIFAR10.__new__(CIFAR10)  # without its files
+    mixed.root, mixed.train, mixed.target_transform = str(place), True, None
+    mixed.transform = mixed.transforms = data.train.transform
+    mixed.data = torch.stack([image for image, _ in scenes(8, 0)]).permute(0, 2, 3, 1).numpy()
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    mixed.data, mixed.targets = mixed.data[order.numpy()], (order // 8).tolist()
+    given = ToolboxData(mixed, data.test, NAMES, SIZE)  # type: ignore[arg-type]
+    found = attack(core, "LabelConsistent", given, models["vit"], place)
+    board = pixels(found.test)[0, :, -3:, -3:]
+    ends = pixels(found.train)[:, :, -3:, -3:]
+    marked = [i for i, end in enumerate(ends) if torch.equal(end, board)]
+    assert list(found.poisoned_indices or ()) == marked
+    assert found.train is not None
+    assert {found.train[i][1] for i in marked} == {TARGET}
 
 
 @pytest.mark.toolbox

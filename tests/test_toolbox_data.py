@@ -36,6 +36,7 @@ from invertune_plugin.adapters.backdoorbox.schedules import (
 )
 from invertune_plugin.adapters.backdoorbox.workdir import open_work_dir
 from invertune_plugin.adapters.folders import ImageFolderSet
+from invertune_plugin.adapters.torchvision_sets import TorchvisionSet
 from invertune_plugin.data import ImageSet, InMemory, Subset
 from invertune_plugin.errors import InputError
 
@@ -408,6 +409,19 @@ def test_sizes_and_class_names(tmp_path: Path) -> None:
     assert images.class_names == ["0-tench", "1-A_C_unit", "2-ring", "3-star", "4-l"]
     with pytest.raises(InputError, match="6 x 6 pixels, got 8 x 8 at 0"):
         image_set_of([(torch.rand(3, 8, 8), 0)], image_size=6)[0]
+
+
+def test_an_image_has_one_key_whatever_reads_it_and_at_any_size(tmp_path: Path) -> None:
+    grey = (np.arange(64, dtype=np.uint16) * 1024).reshape(8, 8)
+    for name, picture in (("0", grey), ("1", (grey // 256).astype(np.uint8))):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / "set" / name / "x.png")
+    files = ImageFolderSet(tmp_path / "set", 4)
+    plain = ImageFolder(str(tmp_path / "set"), loader=Image.open)
+    for other in (image_set_of(plain, 4), TorchvisionSet(plain, 4)):
+        for i in range(2):
+            assert other.content_key(i) == files.content_key(i)
+            assert torch.equal(other[i][0], files[i][0])
 
 
 @pytest.mark.parametrize(

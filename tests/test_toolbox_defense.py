@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 from torchvision.datasets import DatasetFolder
@@ -274,6 +275,12 @@ def test_bad_input_of_test(schedule: dict[str, Any], message: str) -> None:
         defense(resnet()).test(schedule)
     with pytest.raises(InputError, match="Give one as test_dataset"):
         InverTuneDefense(tensors(), None, resnet()).test()
+
+
+def test_classes_are_counted_on_images_of_the_size_that_the_model_takes() -> None:
+    big = [(Image.new("RGB", (48, 48)), i % 2) for i in range(4)]
+    found = InverTuneDefense(big, None, resnet(), image_size=SIZE)._suspect(resnet())
+    assert len(found.class_names) == len(NAMES)
 
 
 # -- the real toolbox --------------------------------------------------------------------------

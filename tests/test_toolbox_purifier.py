@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 from pathlib import Path
@@ -202,6 +203,15 @@ def test_augmentation_of_poisoned_images_is_left_out_too() -> None:
     assert isinstance(drawn.poisoned_transform.transforms[0], transforms.RandomCrop)
 
 
+def test_each_random_step_gives_way_to_one_step() -> None:
+    """Some of the toolbox's sets put their trigger in at the index of a step."""
+    flip, crop = transforms.RandomHorizontalFlip(), transforms.RandomCrop(8, padding=4)
+    with pytest.warns(UserWarning, match="scored without these steps"):
+        plain = without_augmentation(Pictures(flip, crop))
+    assert len(plain.transform.transforms) == 3
+    assert isinstance(plain.transform.transforms[2], transforms.ToTensor)
+
+
 class RandomBorder:
     """Adds a border that no step without it has."""
 
@@ -238,6 +248,17 @@ def test_a_model_that_wants_normalised_input() -> None:
     assert list(purifier.detect(tensors()).poisoned) == marked()[1]
     with pytest.raises(InputError, match="mean and std together"):
         FLAREPurifier(Brightness(), config=PCA, mean=mean).detect(tensors())
+
+
+def test_the_modes_of_a_model_that_wants_normalised_input_stay() -> None:
+    model = nn.Sequential(Brightness(), nn.BatchNorm1d(2), nn.Dropout())
+    model.train()
+    model[1].eval()
+    before = [part.training for part in model.modules()]
+    purifier = FLAREPurifier(model, config=PCA, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with contextlib.suppress(InputError):
+        purifier.detect(tensors())
+    assert [part.training for part in model.modules()] == before
 
 
 def test_bad_input() -> None:

@@ -256,6 +256,52 @@ def test_training_that_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert_same(trained("vit", CONFIG, seed=9, resume_path=path, report=interrupting(9)), first)
 
 
+def with_dropout() -> ZeroShotClassifier:
+    classifier = toy_classifier("vit")
+    classifier.clip.visual.transformer.resblocks[0].ls_1 = nn.Dropout(0.5)
+    return classifier
+
+
+def test_layers_that_draw_draw_the_same_when_a_training_goes_on(tmp_path: Path) -> None:
+    path, whole, resumed = tmp_path / "state.pt", with_dropout(), with_dropout()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    train_contrastive(whole, toy_pairs(16), CONFIG)
+    assert torch.equal(torch.get_rng_state(), before), "the caller's random state stays"
+    report = interrupting(6)
+    with pytest.raises(Interrupted):
+        train_contrastive(resumed, toy_pairs(16), CONFIG, resume_path=path, report=report)
+    torch.manual_seed(2)
+    train_contrastive(resumed, toy_pairs(16), CONFIG, resume_path=path)
+    assert_same(resumed.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seed": 4}, "seed was 3, and is 4 now"),
+        ({"learning_rate": 0.1}, "learning_rate was 0.003, and is 0.1 now"),
+        ({"epochs": 3}, "epochs was 2, and is 3 now"),
+    ],
+)
+def test_the_state_of_another_training_is_not_gone_on_from(
+    changed: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "state.pt"
+    trained("vit", CONFIG, resume_path=path)
+    model = toy_classifier("vit")
+    before = copied(model.state_dict())
+    with pytest.raises(InputError, match=told):
+        train_contrastive(model, toy_pairs(16), replace(CONFIG, **changed), resume_path=path)
+    assert_same(model.state_dict(), before)
+
+
+def test_another_number_of_loading_processes_is_the_same_training(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    trained("vit", CONFIG, resume_path=path)
+    trained("vit", replace(CONFIG, workers=1), resume_path=path, report=interrupting(1))
+
+
 def test_a_resumed_run_may_stop_within_an_epoch(tmp_path: Path) -> None:
     """Ten steps over epochs of four: the state after the tenth is kept, too."""
     config, path = replace(CONFIG, max_steps=10), tmp_path / "state.pt"

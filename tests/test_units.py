@@ -206,6 +206,9 @@ def test_a_trigger_that_does_nothing_drives_nothing(tower: str) -> None:
 def test_units_fit_the_outputs(tower: str, rule: Literal["measured", "published"]) -> None:
     images = noise_images(4).float() / 255
     suspect = toy_classifier(tower, layers=3)
+    for name, parameter in suspect.named_parameters():
+        if name.endswith("bn3.weight"):  # open_clip begins with zeros, which nothing drives
+            parameter.data.fill_(1.0)
     units = critical_units(suspect, images, random_trigger(), rule)
     stages = tower_stages(suspect.visual)
     assert list(units.scores) == list(stages)
@@ -443,3 +446,54 @@ def test_a_further_round_goes_on_from_the_repaired_model() -> None:
 def test_no_round_is_refused() -> None:
     with pytest.raises(InputError, match=r"one or more rounds of tuning, and steps, got 0 and"):
         TuningConfig(rounds=0)
+
+
+class Branched(nn.Module):
+    """Two parts in a list and an auxiliary one that does not run outside training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)])
+        self.aux = nn.Linear(4, 2)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        for layer in self.layers:
+            pixels = self.act(layer(pixels))
+        return pixels.mean((2, 3))
+
+
+class Encoding(nn.Module):
+    """The least that units are looked for in."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        features: Tensor = self.visual(images)
+        return features
+
+
+def test_parts_in_lists_are_stages_and_parts_that_do_not_run_are_left_out() -> None:
+    tower = Branched().eval()
+    assert list(tower_stages(tower)) == ["layers.0", "layers.1", "aux"]
+    units = critical_units(
+        Encoding(tower), to_unit(noise_images(4)), random_trigger(1.0), "measured"
+    )
+    assert list(units.scores) == ["layers.0", "layers.1"]
+
+
+def test_outputs_are_taken_before_they_are_changed_in_place() -> None:
+    """Channels that a later ReLU closes for good are driven as well."""
+    tower = Branched().eval()
+    with torch.no_grad():
+        tower.layers[0].bias.fill_(-100.0)
+    batch = to_unit(noise_images(4))
+    with torch.no_grad(), activations(dict(tower.named_children())["layers"]._modules) as late:  # type: ignore[arg-type]
+        tower(batch)
+    assert float(late["0"].max()) == 0.0
+    with torch.no_grad(), activations({"0": tower.layers[0]}, lambda found: found.mean(0)) as kept:
+        tower(batch)
+    assert kept["0"].shape == (30, 30, 4)
+    assert float(kept["0"].max()) < -50

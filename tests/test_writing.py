@@ -251,6 +251,17 @@ def test_a_link_to_images_is_not_replaced(tmp_path: Path) -> None:
         write_folder(captioned(), root, overwrite=True)
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    """As where a user has put the folder on a larger disk."""
+    (tmp_path / "large").mkdir()
+    (tmp_path / "set").symlink_to(tmp_path / "large", target_is_directory=True)
+    for overwrite in (False, True):
+        write_folder(captioned(), tmp_path / "set", overwrite=overwrite)
+        assert (tmp_path / "set").is_symlink()
+        assert (tmp_path / "large" / "captions.csv").is_file()
+        assert {path.name for path in tmp_path.iterdir()} == {"large", "set"}
+
+
 @pytest.mark.parametrize("write", [write_folder, write_shards], ids=["folder", "shards"])
 def test_the_current_folder_is_not_replaced(
     write: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

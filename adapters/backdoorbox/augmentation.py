@@ -64,7 +64,7 @@ def _plain(dataset: Any) -> Any:
         plain = copy.copy(dataset)
         for name, given in pipelines.items():
             pipeline = copy.copy(given)
-            pipeline.transforms = [each for step in given.transforms for each in _instead(step)]
+            pipeline.transforms = [_instead(step) for step in given.transforms]
             setattr(plain, name, pipeline)
         return plain
     inner = getattr(dataset, "dataset", None)
@@ -86,22 +86,25 @@ def _pipelines(dataset: Any) -> dict[str, Any]:
     return {name: each for name, each in found.items() if hasattr(each, "transforms")}
 
 
-def _instead(step: Any) -> list[Any]:
-    """The step itself, the centre in place of a random crop, or nothing."""
+def _instead(step: Any) -> Any:
+    """The step itself, the centre in place of a random crop, or a step that does nothing.
+
+    One for one: some of the toolbox's sets put a trigger in at the index of a step.
+    """
     if not _is_random(step):
-        return [step]
+        return step
     name, size = type(step).__name__, getattr(step, "size", None)
     if size is None or name not in ("RandomCrop", "RandomResizedCrop"):
-        return []
+        return transforms.Compose([])
     height, width = (size, size) if isinstance(size, int) else size
     if name == "RandomResizedCrop" and height != width:
-        return [transforms.Resize((height, width))]
+        return transforms.Resize((height, width))
     centre = transforms.CenterCrop((height, width))
     if name == "RandomResizedCrop":
-        return [transforms.Resize(height), centre]
+        return transforms.Compose([transforms.Resize(height), centre])
     if getattr(step, "padding", None) is None:
-        return [centre]
-    return [transforms.Pad(step.padding, step.fill, step.padding_mode), centre]
+        return centre
+    return transforms.Compose([transforms.Pad(step.padding, step.fill, step.padding_mode), centre])
 
 
 def _is_random(step: object) -> bool:

@@ -190,7 +190,7 @@ class InverTuneDefense(Defense):
         """The model as the steps of InverTune see it."""
         if isinstance(model, ZeroShotClassifier):
             return model
-        images = image_set_of(self.train_dataset)
+        images = image_set_of(self.train_dataset, self.image_size)
         if len(images) == 0:
             raise InputError("Expected clean images as train_dataset, got an empty data set.")
         first = images[0][0]

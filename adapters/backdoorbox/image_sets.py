@@ -47,8 +47,9 @@ class ToolboxImages:
         return pixels, int(label)
 
     def content_key(self, index: int) -> bytes:
-        """Hash of the pixels, the same as for this image in a folder or a Parquet file."""
-        return pixel_key(Image.fromarray(self[index][0].permute(1, 2, 0).contiguous().numpy()))
+        """Hash of the pixels at their own size, the same as in a folder or a Parquet file."""
+        pixels = to_bytes(self.dataset[index][0])
+        return pixel_key(Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()))
 
 
 def image_set_of(dataset: Any, image_size: int | None = None) -> ImageSet:

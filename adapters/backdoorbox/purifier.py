@@ -113,9 +113,9 @@ class FLAREPurifier(Purifier):
             raise InputError("Expected mean and std together, got one of them. Give both or none.")
         if self.mean is None or self.std is None:
             return model
-        return nn.Sequential(Normalize(list(self.mean), list(self.std)), model).train(
-            model.training
-        )
+        wrapped = nn.Sequential(Normalize(list(self.mean), list(self.std)), model)
+        wrapped.training = model.training
+        return wrapped
 
     def _config(self) -> FlareConfig:
         if self.xi is None:

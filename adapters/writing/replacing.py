@@ -62,9 +62,12 @@ def _inside(root: Path) -> Iterator[str]:
 def replacing_folder(root: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``root``; it takes that name when the block ends well.
 
+    Where ``root`` is a link, the folder that it leads to is replaced, and the link stays.
+
     Raises:
         InputError: writing failed, for instance because the disk is full.
     """
+    root = root.resolve()
     partial = root.with_name(f".{uuid.uuid4().hex}.partial")
     retired = root.with_name(f".{uuid.uuid4().hex}.retired")
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from invertune_plugin.data import PairSet, to_unit
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last
 from invertune_plugin.processes import ALONE, Processes
-from invertune_plugin.resuming import Stateful, load_state, save_state
+from invertune_plugin.resuming import Described, Stateful, load_state, save_state
 from invertune_plugin.training.config import TrainingConfig
-from invertune_plugin.training.epochs import augmented, batches_of
+from invertune_plugin.training.epochs import augmented, batches_of, stream
 from invertune_plugin.training.loss import contrastive_loss
 from invertune_plugin.training.optimizing import Schedule, freeze, one_cycle, parameter_groups
 from invertune_plugin.zero_shot import ZeroShotClassifier
@@ -85,11 +85,13 @@ def train_contrastive(
         schedule: (steps done, steps in all) -> factor on the learning rate, instead of the rise and
             the cosine of ``config.warmup``.
         beside: what else is kept and gone on from, by name, such as a penalty with a state.
-        processes: that train together; one of them saves. BatchNorm sees the batch of all.
+        processes: that train together; one of them saves. BatchNorm sees the batch of all; layers
+            that draw (dropout) draw for the share of each, so that only without them several train
+            as one.
 
     Raises:
         InputError: there are no pairs, the processes cannot share a batch, or the state that was
-            kept is damaged or cannot be written.
+            kept is damaged, of another training, or cannot be written.
     """
     if len(pairs) == 0:
         raise InputError("Expected image-caption pairs to train on, got none.")
@@ -102,15 +104,18 @@ def train_contrastive(
     steps = config.epochs * per_epoch if config.max_steps is None else config.max_steps
     factor = schedule or one_cycle(config.warmup)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, steps))
-    parts: dict[str, Stateful] = {"clip": clip, "optimizer": optimizer, "schedule": rates}
-    parts |= beside or {}
+    settings = {**asdict(replace(config, workers=0)), "pairs": len(pairs), "steps": steps}
+    parts: dict[str, Stateful] = {"training": Described(settings)}
+    parts |= {"clip": clip, "optimizer": optimizer, "schedule": rates, **(beside or {})}
     done = load_state(resume_path, **parts)
 
     @lru_cache(maxsize=KEPT_CAPTIONS)
     def tokens_of(caption: str) -> Tensor:
         return classifier.tokenizer([caption])[0]
 
-    with channels_last(clip.visual), shared_statistics(clip.visual, processes):
+    devices = [device] if device.type == "cuda" else []
+    alone, together = torch.random.fork_rng(devices), shared_statistics(clip.visual, processes)
+    with alone, channels_last(clip.visual), together:
         clip.train()
         if config.freeze == "image":
             clip.visual.eval()
@@ -119,6 +124,7 @@ def train_contrastive(
             for images, captions in batches_of(pairs, config, epoch, skip, processes):
                 pixels = to_unit(augmented(images, config, done, processes).to(device))
                 inputs = (pixels - classifier.mean) / classifier.std
+                torch.manual_seed(stream(config.seed, done, "layers"))
                 encoded = _encoded(clip, inputs, captions, tokens_of, processes)
                 loss = contrastive_loss(*encoded[:4])
                 if penalty is not None:

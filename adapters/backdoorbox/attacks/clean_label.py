@@ -7,6 +7,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,7 +68,17 @@ def label_consistent(
             steps=steps,
             schedule=job.schedule(),
         )
-    return job.train(poisoner)
+    attacked = job.train(poisoner)
+    return replace(attacked, poisoned_indices=_read_back(attacked.train))
+
+
+def _read_back(train: Any) -> tuple[int, ...]:
+    """The poisoned images of the folder that LabelConsistent writes class by class.
+
+    Its files are named by the indices of the set that it was given, as its ``poisoned_set`` is.
+    """
+    files = enumerate(Path(path).stem for path, _ in train.samples)
+    return tuple(index for index, name in files if int(name) in train.poisoned_set)
 
 
 def tuap(

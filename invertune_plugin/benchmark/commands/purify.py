@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from invertune_plugin.adapters.datasets import labelled_or_captioned, named_paths
+from invertune_plugin.adapters.parquet_table import ParquetSet
+from invertune_plugin.adapters.readable_rows import readable_rows
 from invertune_plugin.adapters.writing.apart import refuse_inputs, refuse_inside_data
 from invertune_plugin.adapters.writing.forms import FORMS, refuse_labels, refuse_place
 from invertune_plugin.adapters.writing.truth import (
@@ -79,6 +81,9 @@ def purify_data(job: PurifyJob) -> int:
     classifier = suspect.classifier
     data = labelled_or_captioned(job.data, classifier.image_size, classifier.class_names)
     kept = None if place is None else _data_to_keep(job, classifier.class_names)
+    if isinstance(data, ParquetSet):
+        data = readable = readable_rows(data)
+        kept = None if kept is None else readable.same_rows(kept)
     truth = _truth(job.data, data)
     for path in getattr(data, "unreadable", []):
         say(f"skipped, not readable: {path}")
@@ -86,7 +91,7 @@ def purify_data(job: PurifyJob) -> int:
     row = _row(job, suspect, found, truth)
     _write_scores(job.out / OUTPUTS[0], data, found)
     result = record(command_line("purify", job, "data"), [row], asdict(config))
-    write_text(job.out / OUTPUTS[1], json.dumps(result, indent=2), job.overwrite)
+    write_text(job.out / OUTPUTS[1], json.dumps(result, indent=2, default=str), job.overwrite)
     written = [job.out / name for name in OUTPUTS]
     picture = job.out / PICTURE
     if found.poisoned and found.kept:
@@ -142,6 +147,8 @@ def _data_to_keep(job: PurifyJob, class_names: Sequence[str]) -> Any:
     try:
         data: Any = labelled_or_captioned(job.data, job.size)
     except InputError:
+        data = None
+    if data is None or not getattr(data, "class_names", True):
         data = labelled_or_captioned(job.data, job.size, class_names)
     refuse_labels(FORMS[job.keep or ""], data, getattr(data, "class_names", None))
     return data

@@ -17,7 +17,6 @@ from invertune_plugin.benchmark.judgement import HIGHER, LOWER, BeforeAfter, jud
 from invertune_plugin.benchmark.record import rate_fields
 from invertune_plugin.defenses.invertune import Repair, repair_classifier
 from invertune_plugin.metrics import Rate
-from invertune_plugin.outcome import Outcome
 from invertune_plugin.passes import bare_seconds
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.zero_shot import ZeroShotClassifier
@@ -110,7 +109,7 @@ class Experiment:
         row = self._named(main.name, "none", "invertune")
         row |= rate_fields("ca_before", self.measured["clean", main.name].ca)
         row |= self._repair_fields(self.clean_repair, self.models["clean"])
-        row["false_alarm"] = self.clean_repair.outcome is Outcome.OK
+        row["false_alarm"] = self.clean_repair.found_label is not None
         return row
 
     def _named(self, data: str, attack: str, defense: str) -> dict[str, Any]:

@@ -36,8 +36,9 @@ class Note:
 
 
 def class_name(repair: Repair, label: int) -> str:
-    """The name of a class among the candidates."""
+    """The name of a class of the suspect, or among the candidates where these are all we have."""
     named = {c.label: c.name for c in repair.target.candidates} if repair.target else {}
+    named |= dict(enumerate(repair.class_names))
     return named.get(label, f"class {label}")
 
 

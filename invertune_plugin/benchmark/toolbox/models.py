@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -73,6 +74,7 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
     }
     scenes = load_recipe(recipe.scenes).data
     made_of = {"scenes": data_of(scenes), "size": IMAGE_SIZE, "data": asdict(recipe.data)}
+    made_of["chosen"] = "drawn"
     if tests := digests_of(scenes, "classification"):
         made_of["tests"] = tests
     text = json.dumps(made_of, sort_keys=True)
@@ -81,7 +83,7 @@ def build_arena(recipe: ToolboxRecipe, seed: int, folder: Path) -> Arena:
     for part, (images, count) in parts.items():
         root = folder / digest / f"seed-{seed}" / part
         if not root.is_dir():
-            export_folder(Subset(images, range(min(count, len(images)))), names, root)
+            export_folder(some_of(images, count, seed), names, root)
         folders[part] = toolbox_folder(root)
     data = ToolboxData(folders["train"], folders["test"], tuple(names), IMAGE_SIZE)
     return Arena(data, folders["clean"], names.index(recipe.target))
@@ -110,19 +112,31 @@ def _benign_resnet(
         torch.manual_seed(seed)
         model: nn.Module = core.models.ResNet(spec.resnet, len(names))
     training = asdict(spec.benign)
-    made_of = {"layers": spec.resnet, "training": training, "images": spec.benign_images}
-    made_of["data"] = data_of(load_recipe(recipe.scenes).data)
+    made_of: dict[str, Any] = {
+        "layers": spec.resnet,
+        "training": training,
+        "images": spec.benign_images,
+    }
+    made_of |= {"data": data_of(load_recipe(recipe.scenes).data), "chosen": "drawn"}
     path = cached_path("resnet", {**made_of, "seed": seed})
     with to_be_made(path) as missing, TemporaryDirectory() as folder:
         if missing:
             images = sources.images("clean")
-            chosen = Subset(images, range(min(spec.benign_images, len(images))))
+            chosen = some_of(images, spec.benign_images, seed)
             dataset = toolbox_folder(export_folder(chosen, names, Path(folder) / "clean"))
             train_benign(model, dataset, spec.benign, seed, progress("train resnet"))
             with replacing(path) as temporary:
                 save_model(model, str(temporary))
     load_model(model, path)
     return model.eval()
+
+
+def some_of(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """So many images drawn at random, in their order: those of photographs come class by class."""
+    if count >= len(images):
+        return images
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    return Subset(images, sorted(drawn[:count].tolist()))
 
 
 def _sources(recipe: ToolboxRecipe, seed: int, clean: int | None = None) -> Sources:

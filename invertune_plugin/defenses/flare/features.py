@@ -125,8 +125,9 @@ def abnormal_features(
         with_last: also keep what the last linear layer takes in, if there is one.
 
     Raises:
-        InputError: the set is empty, the model has no normalisation layer, was never trained or
-            gives no logits, or the file for the features is there already.
+        InputError: the set is empty, the model has no normalisation layer, one that gets something
+            else than a sample for each image, was never trained or gives no logits, or the file for
+            the features is there already.
     """
     settings = config or FeatureConfig()
     layers = normalisation_layers(model)
@@ -143,10 +144,10 @@ def abnormal_features(
     device = next(model.parameters()).device
     done = 0
     at_end = last_linear_inputs(model, wanted=with_last)
-    reading = _reading(layers, moments, sums, settings.measure)
+    reading = _reading(model, layers, moments, sums, settings.measure)
     whole = _complete_or_absent(settings.spilled())
     with whole, torch.no_grad(), frozen(model), reading as seen, at_end as at_head:
-        for images, _ in batches(Subset(dataset, order), settings.batch_size):
+        for images, _ in _of_two_sizes(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
             seen.clear()
@@ -207,6 +208,7 @@ class _Table:
 
 @contextmanager
 def _reading(
+    model: nn.Module,
     layers: Mapping[str, nn.Module],
     moments: Mapping[str, Moments],
     sums: dict[str, MomentSums],
@@ -215,11 +217,25 @@ def _reading(
     """Record a summary of each layer's input; clear the mapping after each forward pass.
 
     Values of layers whose moments are not known yet are added to the sums.
+
+    Raises:
+        InputError: what comes into a layer is not one sample for each image.
     """
     seen: dict[str, Summary] = {}
+    images = 0
+
+    def count(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal images
+        images = len(inputs[0])
 
     def reader(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def read(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if len(inputs[0]) != images:
+                raise InputError(
+                    f"Expected the layer {name} to get one sample for each of {images} images, "
+                    f"got {list(inputs[0].shape)}. Build the model with the batch as the first "
+                    "axis (batch_first=True), or use a purifier that reads no layers."
+                )
             for part, values in parts(name, layer, inputs[0].detach(), measure):
                 if part not in moments:
                     sums.setdefault(part, MomentSums(eps_of(layer))).add(values)
@@ -228,7 +244,8 @@ def _reading(
 
         return read
 
-    handles = [layer.register_forward_pre_hook(reader(name)) for name, layer in layers.items()]
+    handles = [model.register_forward_pre_hook(count)]
+    handles += [layer.register_forward_pre_hook(reader(name)) for name, layer in layers.items()]
     try:
         yield seen
     finally:
@@ -245,6 +262,13 @@ def _complete_or_absent(paths: Sequence[Path]) -> Iterator[None]:
         for path in paths:
             path.unlink(missing_ok=True)
         raise
+
+
+def _of_two_sizes(dataset: Items[Any], size: int) -> Iterator[tuple[Tensor, list[Any]]]:
+    """Batches, not all of one size: where a layer's first axis is another one, it shows in some."""
+    first = len(dataset) - (len(dataset) % size == 0)
+    for part in (range(first), range(first, len(dataset))):
+        yield from batches(Subset(dataset, part), size)
 
 
 def _order(count: int, first: int, seed: int) -> list[int]:

@@ -138,8 +138,11 @@ class InverTune(Defense):
             named("class as target", target, dict.fromkeys(names))
             return names.index(target)
         count = len(names)
-        if not 0 <= target < count:
-            raise InputError(f"Expected a target from 0 to {count - 1}, got {target}.")
+        if not isinstance(target, int) or not 0 <= target < count:
+            raise InputError(
+                f"Expected the name of a class or its index from 0 to {count - 1} as target, got "
+                f"{target!r}."
+            )
         return target
 
     def get_model(self) -> Any:

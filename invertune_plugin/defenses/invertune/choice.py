@@ -62,7 +62,9 @@ def _accepted_area(inversion: InversionResult) -> float:
 def _second_opinion(small: InversionResult, large: InversionResult, share: float) -> Stage:
     if small.stage.outcome is not Outcome.OK:
         return small.stage
-    ratio = small.area / max(_accepted_area(large), 1e-9)
+    if large.stage.outcome is not Outcome.OK:
+        return small.stage
+    ratio = small.area / max(large.area, 1e-9)
     evidence = {**small.stage.evidence, "area_ratio": ratio}
     if ratio <= share:
         return replace(small.stage, evidence=evidence)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
+from invertune_plugin.errors import refuse_below_one, refuse_negative
 from invertune_plugin.metrics import top_class
 from invertune_plugin.outcome import Outcome, Stage, diverged
 from invertune_plugin.processes import ALONE, Processes
@@ -50,6 +51,13 @@ class InversionConfig:
     mask_weight: float = 50.0
     least_asr: float = 0.7
     most_area: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse settings that invert nothing."""
+        refuse_below_one("batch_size", self.batch_size)
+        refuse_below_one("steps", self.steps)
+        refuse_below_one("visual_images", self.visual_images)
+        refuse_negative("learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)

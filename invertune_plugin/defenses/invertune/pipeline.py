@@ -31,7 +31,7 @@ from invertune_plugin.defenses.invertune.tuning import TuningConfig, TuningResul
 from invertune_plugin.errors import InputError
 from invertune_plugin.modes import channels_last, frozen
 from invertune_plugin.outcome import Outcome, Stage
-from invertune_plugin.passes import Work, count_passes
+from invertune_plugin.passes import Work, count_passes, without_counters
 from invertune_plugin.processes import ALONE, Processes
 
 Report = Callable[[str], None]
@@ -51,7 +51,8 @@ class InverTuneConfig:
         tries: most candidates that are inverted; behind the first only such as are themselves much
             cheaper than the next one.
         second_opinion: where the target is uncertain, all candidates are inverted, and the smallest
-            accepted trigger must cover at most this share of the next one's area.
+            accepted trigger must cover at most this share of the next one's area; where no other
+            is accepted it stands alone.
         squares: the closer look where no class stands out otherwise.
     """
 
@@ -87,6 +88,7 @@ class Repair:
         inversions: triggers inverted; the one that was gone on with, or decided on, is the last.
         tuning: what was tuned.
         work: encoder calls per stage.
+        class_names: of the suspect.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -95,6 +97,7 @@ class Repair:
     inversions: list[InversionResult] = field(default_factory=list)
     tuning: TuningResult | None = None
     work: dict[str, Work] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -132,14 +135,15 @@ def repair_classifier(
     processes.refuse_uneven(config.tuning.batch_size)
     images, held_back = _defender_images(dataset, suspect.image_size, config, seed)
     say = report or (lambda _: None)
-    repair = Repair()
+    repair = Repair(class_names=tuple(suspect.class_names))
     with frozen(suspect), channels_last(suspect.visual):
         device = next(suspect.parameters()).device
         images, held_back = images.to(device), held_back.to(device)
         with _stage(repair, suspect, "target", say, processes):
             repair.target = find_target(suspect, images, config.target, seed, processes)
             repair.stages.append(repair.target.stage)
-        hopeless = repair.outcome is Outcome.REJECTED and not config.squares.classes
+        comparable = config.squares.classes and len(repair.target.ranking) > 1
+        hopeless = repair.outcome is Outcome.REJECTED and not comparable
         if hopeless or repair.outcome is Outcome.FAILED:
             return repair
         with _stage(repair, suspect, "inversion", say, processes):
@@ -165,6 +169,10 @@ def repair_classifier(
     if repair.outcome is Outcome.OK:
         repair.classifier = repair.tuning.classifier
         repair.classifier.to(memory_format=torch.contiguous_format)
+        without_counters(repair.classifier.visual)
+        pairs = zip(repair.classifier.parameters(), suspect.parameters(), strict=True)
+        for parameter, before in pairs:
+            parameter.requires_grad_(before.requires_grad)
     return repair
 
 
@@ -210,12 +218,14 @@ def _defender_images(
         )
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset), generator=generator)[: config.images].tolist()
-    images = torch.stack([dataset[i][0] for i in chosen])
-    if images.shape[1:] != (3, size, size):
+    found = [dataset[i][0] for i in chosen]
+    shapes = (tuple(each.shape) for each in found)
+    if other := next((shape for shape in shapes if shape != (3, size, size)), None):
         raise InputError(
             f"Expected images of 3 x {size} x {size} for this model, got "
-            f"{' x '.join(map(str, images.shape[1:]))}. Resize them."
+            f"{' x '.join(map(str, other))}. Resize them."
         )
+    images = torch.stack(found)
     held_back = round(len(images) * config.held_back)
     if not 0 < held_back < len(images):
         raise InputError(

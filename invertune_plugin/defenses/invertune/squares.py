@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
 from invertune_plugin.defenses.invertune.inversion import InversionResult, success
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one, refuse_negative
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.processes import ALONE, Processes
 from invertune_plugin.triggers import MaskedPattern
@@ -47,9 +47,16 @@ class SquareConfig:
     lead: float = 0.4
 
     def __post_init__(self) -> None:
-        """Refuse to compare one class with none."""
-        if self.classes == 1:
-            raise InputError("Expected 2 or more classes to look at closer, or 0 for none, got 1.")
+        """Refuse to compare one class with none, and settings that fit no square."""
+        if self.classes == 1 or self.classes < 0:
+            raise InputError(
+                f"Expected 2 or more classes to look at closer, or 0 for none, got {self.classes}."
+            )
+        if not 0 < self.side <= 1:
+            raise InputError(f"Expected a side above 0 and at most 1, got {self.side}.")
+        refuse_below_one("steps", self.steps)
+        refuse_below_one("batch_size", self.batch_size)
+        refuse_negative("learning_rate", self.learning_rate)
 
 
 def closer_look(

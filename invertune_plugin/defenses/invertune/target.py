@@ -11,7 +11,7 @@ cheaper than the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one, refuse_negative
 from invertune_plugin.outcome import Outcome, Stage
 from invertune_plugin.processes import ALONE, Processes
 
@@ -33,7 +33,8 @@ class TargetConfig:
             (the class that gains most is the target).
         candidates: classes that are measured, those whose log-probability gains most.
         most_share: a class that more than this share of the images are read as anyway costs next to
-            nothing; it is measured on the others, and left out where these are few.
+            nothing, for the others, too, as these lie beside it; it cannot be judged and is left
+            out, which the decision says.
         epsilon: bound of the shifting perturbation (l-infinity, in [0, 1]).
         shift_steps: Adam updates of it.
         cost_steps: Adam updates per measured class.
@@ -59,6 +60,10 @@ class TargetConfig:
         """Refuse to rank fewer than two classes."""
         if self.candidates < 2:
             raise InputError(f"Expected 2 or more candidates to compare, got {self.candidates}.")
+        refuse_below_one("batch_size", self.batch_size)
+        refuse_below_one("shift_steps", self.shift_steps)
+        refuse_below_one("cost_steps", self.cost_steps)
+        refuse_negative("epsilon", self.epsilon)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class TargetResult:
     Attributes:
         candidates: most suspicious first.
         stage: the decision.
-        ranking: all class indices, by what they gain under the universal perturbation.
+        ranking: class indices by what they gain under the universal perturbation; without one that
+            cannot be judged (``most_share``).
     """
 
     candidates: list[Candidate]
@@ -121,20 +127,23 @@ def find_target(
         found = [Candidate(y, suspect.class_names[y], float(shift[y])) for y in order]
         return TargetResult(found, _published_stage(found), order)
     found = []
+    shares = clean.bincount(minlength=len(order)).cpu() / len(images)
+    unjudged = [label for label in order if float(shares[label]) > config.most_share]
+    order = [label for label in order if label not in unjudged]
     for label in order[: config.candidates]:
-        sources = images[clean != label]
-        if len(sources) >= (1 - config.most_share) * len(images):
-            sources = images
-        elif len(sources) < min(config.batch_size, len(images) // 4):
-            continue
-        delta = targeted_perturbation(suspect, sources, label, config, seed, processes)
-        moved = _log_probabilities(suspect, sources[:512], delta, processes).argmax(1)
+        delta = targeted_perturbation(suspect, images, label, config, seed, processes)
+        moved = _log_probabilities(suspect, images[:512], delta, processes).argmax(1)
         reached = float((moved == label).float().mean())
         cost = float(delta.square().mean().sqrt())
         name = suspect.class_names[label]
         found.append(Candidate(label, name, float(shift[label]), cost, reached))
     found.sort(key=lambda candidate: candidate.cost)
-    return TargetResult(found, _measured_stage(found, config), order)
+    stage = _measured_stage(found, config)
+    if unjudged and stage.outcome is not Outcome.OK:
+        name, share = suspect.class_names[unjudged[0]], float(shares[unjudged[0]])
+        told = f"{name!r}, which {share:.0%} of the images are read as, cannot be judged by them."
+        stage = replace(stage, reason=f"{stage.reason} {told}")
+    return TargetResult(found, stage, order)
 
 
 def prediction_shift(
@@ -213,7 +222,7 @@ def stands_out(candidates: Sequence[Candidate], config: TargetConfig) -> bool:
 
 def _measured_stage(found: list[Candidate], config: TargetConfig) -> Stage:
     if len(found) < 2:
-        reason = "Too few images are read as other classes, so that no costs can be compared."
+        reason = "Fewer than two classes are left, so that no costs can be compared."
         return Stage("target", Outcome.REJECTED, reason, {})
     best, rest = found[0], found[1:]
     ratio = best.cost / rest[0].cost

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from invertune_plugin.data import to_unit
 from invertune_plugin.defenses.invertune.inversion import InversionResult, success
 from invertune_plugin.defenses.invertune.units import CriticalUnits, Rule, critical_units
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one, refuse_negative
 from invertune_plugin.hooks import activations, tower_stages, writers, written_parameters
 from invertune_plugin.metrics import top_class
 from invertune_plugin.outcome import Outcome, Stage, diverged
@@ -56,6 +56,8 @@ class TuningConfig:
                 f"Expected one or more rounds of tuning, and steps, got {self.rounds} and "
                 f"{self.steps}."
             )
+        refuse_below_one("batch_size", self.batch_size)
+        refuse_negative("learning_rate", self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,9 @@ def _free(repaired: Any, units: CriticalUnits) -> tuple[list[nn.Parameter], list
     stages = tower_stages(repaired.visual)
     for name in units.aligned:
         for inner, writer in writers(stages[name]).items():
-            chosen = units.channels[f"{name}/{inner}"]
+            chosen = units.channels.get(f"{name}/{inner}")
+            if chosen is None:
+                continue
             for parameter in written_parameters(writer):
                 keep = chosen.to(parameter).view(-1, *[1] * (parameter.ndim - 1))
                 parameter.requires_grad_(True)

@@ -63,7 +63,7 @@ class CriticalUnits:
 
 @torch.no_grad()
 def critical_units(suspect: Any, images: Tensor, trigger: Trigger, rule: Rule) -> CriticalUnits:
-    """Find the stages and units that an inverted trigger drives.
+    """Find the stages and units that an inverted trigger drives, among those that images reach.
 
     Args:
         suspect: a classifier with an image tower ``visual``; in eval mode.
@@ -75,7 +75,7 @@ def critical_units(suspect: Any, images: Tensor, trigger: Trigger, rule: Rule) -
     clean, driven = _means(suspect, stages, images, trigger)
     scores = {
         name: float((driven[name] - clean[name]).norm() / clean[name].norm().clamp_min(1e-12))
-        for name in stages
+        for name in clean
     }
     critical = critical_stages(scores, rule)
     change = {name: (driven[name] - clean[name]).abs() for name in critical}
@@ -135,7 +135,7 @@ def _means(
     """Mean outputs over clean and over triggered images."""
     found: list[dict[str, Tensor]] = []
     for batch in (images, trigger(images)):
-        with activations(modules) as seen:
+        with activations(modules, lambda output: output.mean(0)) as seen:
             suspect.encode_image(batch)
-            found.append({name: output.mean(0) for name, output in seen.items()})
+            found.append(dict(seen))
     return found[0], found[1]

@@ -67,7 +67,7 @@ def spectral_signatures(
         scores = np.zeros(len(labels))
         poisoned: list[int] = []
         for label in labels.unique():
-            mine = (labels == label).nonzero()[:, 0]
+            mine = (labels == label).nonzero()[:, 0].numpy()
             scores[mine] = spectral_scores(found[mine]).numpy()
             count = int(1.5 * settings.rate * len(mine))
             poisoned += mine[scores[mine].argsort()[::-1][:count].copy()].tolist()

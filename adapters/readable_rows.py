@@ -1,0 +1,83 @@
+"""The rows of Parquet files whose images can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from invertune_plugin.adapters.encoded import EncodedSet
+from invertune_plugin.adapters.images import open_rgb
+from invertune_plugin.adapters.parquet_table import ParquetSet
+from invertune_plugin.data import Texts, texts_of
+from invertune_plugin.errors import InputError
+
+T = TypeVar("T")
+
+
+class ReadableRows(EncodedSet[T]):
+    """Some rows of a Parquet set, in order.
+
+    Args:
+        rows: the set.
+        indices: of the rows that can be read.
+        unreadable: names of the others.
+
+    Attributes:
+        class_names: of the set, where it has labels.
+        unreadable: as given.
+    """
+
+    def __init__(
+        self, rows: ParquetSet[T], indices: Sequence[int], unreadable: Sequence[str]
+    ) -> None:
+        super().__init__(rows.size)
+        self.rows, self.indices, self.unreadable = rows, indices, list(unreadable)
+        self.class_names: list[str] = list(getattr(rows, "class_names", ()))
+
+    @property
+    def texts(self) -> Sequence[T]:
+        """Label or captions per row."""
+        known = texts_of(self.rows)
+        return Texts(len(self.indices), lambda index: known[self.indices[index]])
+
+    def encoded(self, index: int) -> bytes:
+        """The image file of a row."""
+        return self.rows.encoded(self.indices[index])
+
+    def name(self, index: int) -> str:
+        """The row and the file."""
+        return self.rows.name(self.indices[index])
+
+    def same_rows(self, other: ParquetSet[T]) -> ReadableRows[T]:
+        """These rows of the same files, opened otherwise."""
+        return ReadableRows(other, self.indices, self.unreadable)
+
+
+def readable_rows(rows: ParquetSet[T], threads: int = 2) -> ReadableRows[T]:
+    """Decode every image once, as a truncated one shows in no other way, and leave out what fails.
+
+    Args:
+        rows: the set.
+        threads: that decode.
+
+    Raises:
+        InputError: no image can be read.
+    """
+
+    def reads(index: int) -> bool:
+        try:
+            open_rgb(rows.encoded(index))
+        except (InputError, OSError, ValueError):
+            return False
+        return True
+
+    with ThreadPoolExecutor(threads) as pool:
+        fine = list(pool.map(reads, range(len(rows))))
+    broken = [rows.name(index) for index, good in enumerate(fine) if not good]
+    if len(broken) == len(fine):
+        raise InputError(
+            f"Expected readable images in {rows.paths[0]}, got none among {len(fine)} rows. Save "
+            "the data set with its images embedded."
+        )
+    return ReadableRows(rows, [index for index, good in enumerate(fine) if good], broken)
