@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
+from rendering import Rows, crossed, distinct, markdown, only, read, spread
 
 
 def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
     """Table of purifiers of labelled sets: a line per data set and attack, means over seeds.
+
+    The seeds that are named are those of the first purifier.
 
     Args:
         training: fields of the rows that say how the networks were trained.
@@ -24,8 +26,10 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
             told = crossed(found, "attack", none_first(found), "defense", purifiers, searched)
             for name, *cells in told:
                 same = only(found, attack=name)
-                lines.append([data, name, victim(same), *cells, retrained(same, purifiers)])
-        head = ["data", "attack", "CA / ASR", *(short(name) for name in purifiers)]
+                first = only(same, defense=purifiers[0])
+                seeds = ", ".join(map(str, sorted({row["seed"] for row in first})))
+                lines.append([data, name, seeds, victim(same), *cells, retrained(same, purifiers)])
+        head = ["data", "attack", "seeds", "CA / ASR", *(short(name) for name in purifiers)]
         return markdown([*head, f"trained on what {short(purifiers[0])} keeps"], lines)
 
     return made
@@ -131,7 +135,8 @@ def searched(rows: Rows) -> str:
     if failed:
         share = f" {len(failed)} of {len(rows)}" if len(rows) > 1 else ""
         return f"failed{share}: {failed[0]['reason']}"
-    fpr = mean(rows, "fpr")
+    fpr = spread(rows, "fpr")
     if any("tpr" not in row for row in rows):
         return f"FPR {fpr}"
-    return f"{mean(rows, 'tpr')} / {fpr} ({sum(row['auroc'] for row in rows) / len(rows):.3f})"
+    auroc = sum(row["auroc"] for row in rows) / len(rows)
+    return f"{spread(rows, 'tpr')} / {fpr} ({auroc:.3f})"
