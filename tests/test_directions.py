@@ -15,9 +15,16 @@ from toys import noise_images, toy_classifier
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
-from invertune_plugin.defenses.purifiers.class_parts import inside
+from invertune_plugin.defenses.purifiers.class_parts import inside, shallow
 from invertune_plugin.defenses.purifiers.directions import directions
+from invertune_plugin.defenses.purifiers.last_layer import (
+    LEAST_DEPTH,
+    all_heaps,
+    along_main_direction,
+    heap_by_mixture,
+)
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class, halves
+from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE
 from invertune_plugin.defenses.purifiers.parts import decided
 from invertune_plugin.defenses.purifiers.splitting import Directions, split
 from invertune_plugin.defenses.purifiers.valleys import BINS, Valley, smoothed, valley
@@ -346,3 +353,37 @@ def test_from_images_of_a_clip(tower: str) -> None:
 def test_bad_input(run: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         run()
+
+
+def test_a_heap_that_lies_obliquely_is_found_by_a_mixture() -> None:
+    """Another attribute of the class has more variance; along it there is no valley."""
+    rng = np.random.default_rng(0)
+    within = rng.normal(size=(1000, 3))
+    within[:, 0] *= 5
+    chosen = np.arange(0, 1000, 10)
+    within[chosen, 1] += 8
+    within -= within.mean(0)
+    assert valley(along_main_direction(within), shallow(Directions(), LARGEST_SIDE)) is None
+    found = heap_by_mixture(within, Directions())
+    assert found is not None
+    assert found.part.tolist() == chosen.tolist()
+    assert found.depth > LEAST_DEPTH
+    within[chosen, 1] -= 8
+    assert heap_by_mixture(within, Directions()) is None
+
+
+def test_a_heap_that_the_others_confirm_stays_whole_and_another_is_left_out() -> None:
+    features, _ = second_heap()
+    count, predictions = len(features.values), features.predictions
+    rng = np.random.default_rng(6)
+    poison = np.flatnonzero((np.arange(count) % 10 == 0) & (predictions != 0))
+    natural = np.flatnonzero((np.arange(count) % 10 == 5) & (predictions == 0))
+    values, last = rng.normal(size=features.values.shape), rng.normal(size=(count, 16))
+    last += 10 * rng.normal(size=(5, 16))[predictions]
+    values[poison] += 0.8
+    last[poison] += 8 * np.eye(16)[1]
+    last[natural] += 8 * np.eye(16)[2]
+    found = all_heaps(values, predictions, last, Directions())
+    assert found is not None
+    assert set(poison) <= set(found.part)
+    assert len(set(found.part) & set(natural)) < 0.1 * len(natural)

@@ -17,7 +17,7 @@ import numpy as np
 
 from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import LEAST_CLASS, shallow
-from invertune_plugin.defenses.purifiers.mixtures import settled
+from invertune_plugin.defenses.purifiers.mixtures import lighter_half, settled, whitened
 from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes, class_means
 from invertune_plugin.defenses.purifiers.parts import decided
 from invertune_plugin.defenses.purifiers.valleys import (
@@ -27,6 +27,14 @@ from invertune_plugin.defenses.purifiers.valleys import (
     valley,
 )
 
+RANKS = (2, 3, 6, 12)
+"""Principal components of a class that a mixture is fitted to where the first has no valley."""
+LEAST_DEPTH = 10.0
+"""Of the valley of such a half: 24 or more for poison, at most 5.6 for others (CIFAR-10)."""
+
+CONFIRMED = 2 / 3
+"""Least share of a heap that the common discriminant takes, for it to stay whole."""
+
 
 def all_heaps(
     values: np.ndarray, predictions: np.ndarray, last: np.ndarray | None, config: ValleyConfig
@@ -34,7 +42,8 @@ def all_heaps(
     """The second heaps of all classes, decided anew by one discriminant; None where there is none.
 
     The discriminant sees FLARE's features and those of the last layer, less the means of classes;
-    where it shows no valley the heaps stay as they are.
+    where it shows no valley the heaps stay as they are. A heap of which it takes most stays whole:
+    its own class shows it more surely. One that has little in common with the others is left out.
 
     Args:
         values: standardised features ``[N, L]``.
@@ -51,7 +60,11 @@ def all_heaps(
     part = np.sort(np.concatenate([one.part for one in found]))
     heaps = replace(best, part=part, label=best.label if len(found) == 1 else None)
     both = np.hstack([values, standardised(centred_by_class(classes, last))])
-    return decided(heaps, both, config) or heaps
+    alike = decided(heaps, both, config)
+    if alike is None:
+        return heaps
+    whole = [heap.part for heap in found if np.isin(heap.part, alike.part).mean() >= CONFIRMED]
+    return replace(alike, part=np.unique(np.concatenate([alike.part, *whole])))
 
 
 def second_heaps(classes: Classes, last: np.ndarray, config: ValleyConfig) -> Iterator[Valley]:
@@ -70,7 +83,26 @@ def second_heaps(classes: Classes, last: np.ndarray, config: ValleyConfig) -> It
         found = valley(along_main_direction(within), allowed)
         if found is not None:
             found = settled(within, found.part, shallow(config, LARGEST_SIDE)) or found
+        else:
+            found = heap_by_mixture(within, config)
+        if found is not None:
             yield replace(found, part=classes.odd_side(label, mine[found.part]), label=label)
+
+
+def heap_by_mixture(within: np.ndarray, config: ValleyConfig) -> Valley | None:
+    """The lighter half of a class whose discriminant has the deepest valley, if that is deep.
+
+    Another attribute of the class may bend its main direction, so that poison lies obliquely to it.
+    Halves of clean classes have valleys, too, but shallow ones.
+
+    Args:
+        within: what the last layer takes in for a class, ``[N, D]``.
+        config: what counts as a valley.
+    """
+    white, least = whitened(within), shallow(config, LARGEST_SIDE)
+    halves = (settled(within, lighter_half(white[:, :rank]), least) for rank in RANKS)
+    deep = [half for half in halves if half is not None and half.depth >= LEAST_DEPTH]
+    return max(deep, key=lambda half: half.depth, default=None)
 
 
 def along_main_direction(centred: np.ndarray) -> np.ndarray:
