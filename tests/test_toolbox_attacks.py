@@ -228,6 +228,7 @@ def test_poison_of_a_set_that_is_not_sorted_by_class_is_found_again(
     """LabelConsistent trains on a folder that it writes class by class."""
     mixed = CIFAR10.__new__(CIFAR10)  # without its files
     mixed.root, mixed.train, mixed.target_transform = str(place), True, None
+    mixed.classes = list(NAMES)
     mixed.transform = mixed.transforms = data.train.transform
     mixed.data = torch.stack([image for image, _ in scenes(8, 0)]).permute(0, 2, 3, 1).numpy()
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
