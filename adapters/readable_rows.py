@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from invertune_plugin.adapters.encoded import EncodedSet
-from invertune_plugin.adapters.images import open_rgb
 from invertune_plugin.adapters.parquet_table import ParquetSet
-from invertune_plugin.data import Texts, texts_of
+from invertune_plugin.adapters.verified import checked
+from invertune_plugin.data import Subset
 from invertune_plugin.errors import InputError
 
 T = TypeVar("T")
@@ -38,8 +38,7 @@ class ReadableRows(EncodedSet[T]):
     @property
     def texts(self) -> Sequence[T]:
         """Label or captions per row."""
-        known = texts_of(self.rows)
-        return Texts(len(self.indices), lambda index: known[self.indices[index]])
+        return Subset(self.rows, self.indices).texts
 
     def encoded(self, index: int) -> bytes:
         """The image file of a row."""
@@ -66,11 +65,7 @@ def readable_rows(rows: ParquetSet[T], threads: int = 2) -> ReadableRows[T]:
     """
 
     def reads(index: int) -> bool:
-        try:
-            open_rgb(rows.encoded(index))
-        except (InputError, OSError, ValueError):
-            return False
-        return True
+        return isinstance(checked(lambda: rows.encoded(index)), bytes)
 
     with ThreadPoolExecutor(threads) as pool:
         fine = list(pool.map(reads, range(len(rows))))

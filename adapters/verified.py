@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,18 +47,24 @@ class Entry(Generic[T]):
             return file.read(self.length)
 
 
-def _check(entry: Entry[T]) -> bytes | str:
-    """The content key of a readable image, the reason for an unreadable one."""
-    if entry.reason:
-        return entry.reason
+def checked(read: Callable[[], bytes]) -> bytes | str:
+    """The content key of a readable image, the reason for an unreadable one.
+
+    Args:
+        read: gives the encoded image.
+    """
     try:
-        return pixel_key(open_rgb(entry.read()))
+        return pixel_key(open_rgb(read()))
     except UnreadableImage as error:
         return error.reason
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:
         return str(error)
+
+
+def _check(entry: Entry[T]) -> bytes | str:
+    return entry.reason or checked(entry.read)
 
 
 class VerifiedSet(EncodedSet[T]):
@@ -91,10 +97,10 @@ class VerifiedSet(EncodedSet[T]):
     ) -> None:
         super().__init__(size)
         with ThreadPoolExecutor(threads) as pool:
-            checked = list(zip(entries, pool.map(_check, entries), strict=True))
-        self.entries = [entry for entry, found in checked if isinstance(found, bytes)]
-        self._keys = dict(enumerate(found for _, found in checked if isinstance(found, bytes)))
-        reasons = {e.path / e.member: found for e, found in checked if isinstance(found, str)}
+            tried = list(zip(entries, pool.map(_check, entries), strict=True))
+        self.entries = [entry for entry, found in tried if isinstance(found, bytes)]
+        self._keys = dict(enumerate(found for _, found in tried if isinstance(found, bytes)))
+        reasons = {e.path / e.member: found for e, found in tried if isinstance(found, str)}
         self.unreadable = list(reasons)
         self._texts = [entry.text for entry in self.entries]
         if len(self) < min_images:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_negative
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ class TrainingConfig:
         steps = self.epochs if self.max_steps is None else self.max_steps
         least = {"epochs or max_steps": steps, "shift": self.shift, "workers": self.workers}
         for name, value in {**least, "weight_decay": self.weight_decay}.items():
-            if not 0 <= value < math.inf:
-                raise InputError(f"Expected {name} of 0 or more, got {value}. Raise it.")
+            refuse_negative(name, value)
         if self.batch_size < 1 or not 0 < self.learning_rate < math.inf:
             raise InputError(
                 "Expected batches of one or more and a positive learning rate, got "

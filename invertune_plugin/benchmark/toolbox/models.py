@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Any
 
 import torch
 from safetensors.torch import load_model, save_model
@@ -111,14 +110,15 @@ def _benign_resnet(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = core.models.ResNet(spec.resnet, len(names))
-    training = asdict(spec.benign)
-    made_of: dict[str, Any] = {
+    made_of = {
         "layers": spec.resnet,
-        "training": training,
+        "training": asdict(spec.benign),
         "images": spec.benign_images,
+        "data": data_of(load_recipe(recipe.scenes).data),
+        "chosen": "drawn",
+        "seed": seed,
     }
-    made_of |= {"data": data_of(load_recipe(recipe.scenes).data), "chosen": "drawn"}
-    path = cached_path("resnet", {**made_of, "seed": seed})
+    path = cached_path("resnet", made_of)
     with to_be_made(path) as missing, TemporaryDirectory() as folder:
         if missing:
             images = sources.images("clean")

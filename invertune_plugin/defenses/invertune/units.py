@@ -137,5 +137,5 @@ def _means(
     for batch in (images, trigger(images)):
         with activations(modules, lambda output: output.mean(0)) as seen:
             suspect.encode_image(batch)
-            found.append(dict(seen))
+            found.append(seen)
     return found[0], found[1]

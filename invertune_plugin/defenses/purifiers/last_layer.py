@@ -31,7 +31,6 @@ RANKS = (2, 3, 6, 12)
 """Principal components of a class that a mixture is fitted to where the first has no valley."""
 LEAST_DEPTH = 10.0
 """Of the valley of such a half: 24 or more for poison, at most 5.6 for others (CIFAR-10)."""
-
 CONFIRMED = 2 / 3
 """Least share of a heap that the common discriminant takes, for it to stay whole."""
 
