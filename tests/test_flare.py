@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -229,6 +230,33 @@ def test_the_published_rule_takes_a_class_for_poison() -> None:
     found = verdict(features, published)
     assert len(found.poisoned) > 100
     assert share_of_classes(features.predictions, np.array(found.poisoned)) == 1.0
+
+
+@pytest.mark.parametrize("confirmed", [True, False])
+@pytest.mark.parametrize("shared", [300, 220, 100])
+def test_what_another_projection_does_not_split_off_is_left(
+    monkeypatch: pytest.MonkeyPatch, shared: int, confirmed: bool
+) -> None:
+    """Of 300 samples that the first projection tears off, the second tears off so many."""
+    first, second = np.arange(300), np.arange(300 - shared, 600 - shared)
+
+    def torn(values: np.ndarray, _: ProjectionConfig, seed: int) -> np.ndarray:
+        places = np.random.default_rng(seed).normal(size=(len(values), 2))
+        places[first if seed == 0 else second] += 50
+        return places
+
+    module = import_module("invertune_plugin.defenses.flare.verdict")
+    monkeypatch.setattr(module, "projected", torn)
+    monkeypatch.setattr(module, "projection_kind", lambda _: "umap")
+    features, _ = planted(0, 0.0, 2000)
+    config = FlareConfig(subspace=SubspaceConfig("none"), confirmed=confirmed)
+    found = verdict(features, config)
+    if shared >= 220 or not confirmed:
+        assert set(found.poisoned) == set(first.tolist())
+        return
+    assert (found.outcome, found.poisoned) == (Outcome.REJECTED, ())
+    assert found.evidence["unconfirmed"] == [300]
+    assert "1 split(s) did not come again in another projection" in found.reason
 
 
 def test_all_samples_alike_is_no_split() -> None:

@@ -27,6 +27,9 @@ from invertune_plugin.defenses.purify import Found
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
+SAME = 0.5
+"""Least Jaccard index of what two projections split off."""
+
 
 @dataclass(frozen=True)
 class FlareConfig:
@@ -39,6 +42,9 @@ class FlareConfig:
         clusters: what counts as a split.
         most_of_classes: a cluster is one of classes and no poison where it holds more than this
             share of the classes that the model reads in it; 1 switches the check off, as published.
+        confirmed: a split counts only where a projection from another seed splits off the same
+            samples, by ``SAME``; UMAP tears a set now here, now there. Not published, and not asked
+            of PCA, which is always the same.
         refine: let a linear discriminant between the two sides, on all features, decide every
             sample anew (``refined``), as clusters leave out what lies between them, and give the
             scores; not published.
@@ -49,6 +55,7 @@ class FlareConfig:
     projection: ProjectionConfig = field(default_factory=ProjectionConfig)
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     most_of_classes: float = 0.9
+    confirmed: bool = True
     refine: bool = False
 
     def __post_init__(self) -> None:
@@ -72,23 +79,31 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
     """
     check_size(len(features.values), config)
     values = standardised(features.values)
+    kind = projection_kind(config.projection.kind)
     shares: list[float] = []
+    torn: list[int] = []
+
+    def odd_parts(part: np.ndarray, seed: int) -> Split | None:
+        places = projected(part, config.projection, seed)
+        tree = condensed_tree(places, config.clusters.min_cluster_size)
+        if (split := stable_split(tree, config.clusters)) is None:
+            return None
+        found = [share_of_classes(features.predictions, cluster) for cluster in split.parts]
+        shares.extend(found)
+        within = [share <= config.most_of_classes for share in found]
+        parts = tuple(some for some, small in zip(split.parts, within, strict=True) if small)
+        return replace(split, parts=parts) if parts else None
 
     def split_of(kept: int) -> Split | None:
         part = features.values[:, :kept].astype(np.float32)
-        if not np.ptp(part, axis=0).any():
+        if not np.ptp(part, axis=0).any() or (split := odd_parts(part, seed)) is None:
             return None
-        places = projected(part, config.projection, seed)
-        split = stable_split(
-            condensed_tree(places, config.clusters.min_cluster_size), config.clusters
-        )
-        if split is None:
-            return None
-        found = [share_of_classes(features.predictions, part) for part in split.parts]
-        shares.extend(found)
-        within = [share <= config.most_of_classes for share in found]
-        parts = tuple(part for part, small in zip(split.parts, within, strict=True) if small)
-        return replace(split, parts=parts) if parts else None
+        if config.confirmed and kind == "umap":
+            again = odd_parts(part, seed + 1)
+            if again is None or _jaccard(split.poisoned, again.poisoned) < SAME:
+                torn.append(len(split.poisoned))
+                return None
+        return split
 
     found = select_subspace(len(features.layers), split_of, config.subspace)
     split, layers = found.split, len(features.layers)
@@ -96,15 +111,20 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "layers": layers,
         "dropped": list(features.layers[found.kept :]),
         "subspaces": found.tried,
-        "projection": projection_kind(config.projection.kind),
+        "projection": kind,
         "share_of_classes": [round(share, 4) for share in shares],
+        "unconfirmed": torn,
     }
     if split is None:
         scores = suspicion(values[:, : found.kept], np.empty(0, dtype=np.int64))
+        whole = sum(share > config.most_of_classes for share in shares)
         reason = (
             f"No part of more than {config.clusters.min_cluster_size} of the {len(values)} samples "
             f"stands apart in {found.tried} subspaces"
-        ) + (f"; {len(shares)} cluster(s) are whole classes." if shares else ".")
+            + (f"; {whole} cluster(s) are whole classes" * bool(whole))
+            + (f"; {len(torn)} split(s) did not come again in another projection" * bool(torn))
+            + "."
+        )
         return Found(scores, (), reason, evidence, Outcome.REJECTED)
     poisoned, scores = split.poisoned, suspicion(values[:, : found.kept], split.poisoned)
     if config.refine:
@@ -123,6 +143,11 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         f"{layers} normalisation layers."
     )
     return Found(scores, poisoned.tolist(), reason, evidence)
+
+
+def _jaccard(one: np.ndarray, other: np.ndarray) -> float:
+    """Shared samples of two sets of indices, as a share of all of either."""
+    return len(np.intersect1d(one, other)) / len(np.union1d(one, other))
 
 
 def check_size(count: int, config: FlareConfig) -> None:

@@ -3,8 +3,10 @@
 The mean image of a part that is read as one class, less the mean of images that are read otherwise,
 is added to some of these. Of poison the difference is the trigger, blurred: the model reads the
 class in what it is added to. Objects lie elsewhere in each image, so that of a natural part only a
-shade of the class is left, which moves few. So the model itself is asked whether a part is a cause,
-as a defender who inverts a trigger asks it. Not published; measured in docs/flare.md.
+shade of the class is left, which moves few. The mean colour of the difference is left out, as many
+images have one in common: aeroplanes have a sky, and what is tinted like it is read as aeroplanes.
+So the model itself is asked whether a part is a cause, as a defender who inverts a trigger asks it.
+Not published; measured in docs/flare.md.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class Transplants:
     def carried(self, part: np.ndarray) -> float:
         """Share in [0, 1] of images of other classes that are read as its class with what it adds.
 
+        The mean colour of what is added is left out.
+
         Args:
             part: indices of some samples, one or more; their class is the one that is read in most.
         """
@@ -61,7 +65,7 @@ class Transplants:
             self._others[label] = self._read_otherwise(label)
         probes, others = self._others[label]
         added = mean_image(Subset(self.dataset, part.tolist())) - others
-        moved = (probes + added).clamp(0, 1)
+        moved = (probes + added - added.mean((1, 2), keepdim=True)).clamp(0, 1)
         device = next(self.model.parameters()).device
         with torch.no_grad(), frozen(self.model):
             read = torch.cat([self.model(some.to(device)).argmax(1) for some in moved.split(BATCH)])
