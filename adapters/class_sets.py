@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import open_clip
 
 from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.errors import InputError
+from invertune_plugin.templates import refuse_templates
 
 CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),
@@ -114,14 +114,7 @@ def templates(spec: str | Path | Sequence[str]) -> list[str]:
     if isinstance(spec, str) and "{" in spec:
         spec = [spec]
     lines, source = _read(spec, TEMPLATE_SETS, "template set")
-    if not lines:
-        raise InputError(f"Expected one or more templates in {source}, got none. Add one.")
-    for line in lines:
-        if not _has_one_place(line):
-            raise InputError(
-                f"Expected templates with one {{}} for the class name, got {line!r} in {source}. "
-                "Write for instance 'a photo of a {}.'"
-            )
+    refuse_templates(lines, source)
     return lines
 
 
@@ -153,11 +146,3 @@ def _lines(path: Path, known: dict[str, Sequence[str]], what: str) -> list[str]:
         raise InputError(
             f"Expected a UTF-8 text file, got {path}: {error}. Save it as plain text, one a line."
         ) from error
-
-
-def _has_one_place(template: str) -> bool:
-    try:
-        places = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
-    except ValueError:
-        return False
-    return places == [("", "", None)]

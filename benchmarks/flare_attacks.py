@@ -19,11 +19,13 @@ TRIGGERS: dict[str, Trigger] = {
     "blend": Blend(),
     "trojan": Watermark(),
     "wanet": Warp(),
+    "wanet_strong": Warp(strength=2.0),
 }
 ATTACKS = (
     "none",
     *(f"{mode}-{name}" for mode in ("a2o", "a2a", "ut") for name in ("badnets", "blend", "trojan")),
     "a2o-wanet",
+    "a2o-wanet_strong",
 )
 TARGET, RATE = 1, 0.1
 

@@ -5,11 +5,13 @@
 
 takes victims of ``invertune attack`` from the cache, or makes them, and writes
 ``benchmarks/results/flare_pairs.json``, each row as soon as it is done. Of ``none`` the model is
-the clean one after the same fine-tuning on the same pairs without poison.
+the clean one after the same fine-tuning on the same pairs without poison. ``--rate`` poisons
+another share of the pairs than the recipe does.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
@@ -28,6 +30,8 @@ from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
 from invertune_plugin.defenses.purifiers import run_purifier
 
+Group = tuple[str, str, float | None]
+"""Recipe, purifier and poisoned share of a command."""
 RESULTS = Path(__file__).parent / "results" / "flare_pairs.json"
 
 
@@ -36,6 +40,9 @@ def main(
     victim: Annotated[list[str], typer.Option(help="Attack, or none; may be repeated.")],
     by: Annotated[list[str], typer.Option(help="Purifier, with options in YAML after its name.")],
     seed: Annotated[list[int], typer.Option(help="May be repeated.")] = [0],  # noqa: B006
+    rate: Annotated[
+        list[float], typer.Option(help="Poisoned share; may be repeated. The recipe's own if none.")
+    ] = [],  # noqa: B006
     out: Annotated[Path, typer.Option(help="Result file.")] = RESULTS,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder for a picture of what each search removed.")
@@ -44,17 +51,26 @@ def main(
     """One row per recipe, victim, seed and purifier."""
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
-    for number in seed:
-        for base in on:
-            for attack in victim:
-                opened = open_trained(settings_of_victim(attack, base, number), say)
-                for purifier in by:
-                    row = {"measure": "pairs", "recipe": base, "tower": opened.recipe.model}
-                    row |= {"attack": attack, "seed": number, "defense": purifier}
-                    row |= searched(opened, attack, number, purifier, pictures)
-                    merge_rows(out, [row], experiment, command_of)
-                    told = ("recipe", "attack", "defense", "outcome", "tpr", "fpr", "auroc")
-                    say(json.dumps({key: row.get(key) for key in told}))
+    wanted = itertools.product(seed, on, victim, rate or [None])
+    for number, base, attack, share in wanted:
+        opened = open_trained(settings_of(attack, base, number, share), say)
+        for purifier in by:
+            row: dict[str, Any] = {"measure": "pairs", "recipe": base}
+            row |= {"tower": opened.recipe.model, "attack": attack, "seed": number}
+            row |= {"rate": share, "defense": purifier}
+            row |= searched(opened, attack, number, purifier, pictures)
+            merge_rows(out, [row], experiment, command_of)
+            told = ("recipe", "attack", "rate", "defense", "outcome", "tpr", "fpr", "auroc")
+            say(json.dumps({key: row.get(key) for key in told}))
+
+
+def settings_of(attack: str, base: str, seed: int, rate: float | None) -> dict[str, Any]:
+    """Settings of a victim with another poisoned share where one is given."""
+    settings = settings_of_victim(attack, base, seed)
+    if rate is None:
+        return settings
+    recipe = settings["recipe"]
+    return settings | {"recipe": recipe | {"attack": recipe["attack"] | {"rate": rate}}}
 
 
 def searched(
@@ -83,21 +99,23 @@ def searched(
 
 def experiment(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row belongs to."""
-    return row["recipe"], row["attack"], row["seed"], row["defense"]
+    return row["recipe"], row["attack"], row["seed"], row.get("rate"), row["defense"]
 
 
 def command_of(rows: Rows) -> str:
     """The commands that give these rows: one for seeds with the same victims."""
-    victims: dict[tuple[str, str, int], set[str]] = {}
+    victims: dict[tuple[Group, int], set[str]] = {}
     for row in rows:
-        victims.setdefault((row["recipe"], row["defense"], row["seed"]), set()).add(row["attack"])
-    seeds: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
-    for (recipe, by, seed), names in sorted(victims.items()):
-        seeds.setdefault((recipe, by, tuple(sorted(names))), []).append(seed)
+        group = (row["recipe"], row["defense"], row.get("rate"))
+        victims.setdefault((group, row["seed"]), set()).add(row["attack"])
+    seeds: dict[tuple[Group, tuple[str, ...]], list[int]] = {}
+    for (group, seed), names in sorted(victims.items(), key=str):
+        seeds.setdefault((group, tuple(sorted(names))), []).append(seed)
     commands = []
-    for (recipe, by, attacks), numbers in seeds.items():
+    for ((recipe, by, rate), attacks), numbers in seeds.items():
         words = [f"--on {recipe}", *(f"--victim {name}" for name in attacks)]
         words += [*(f"--seed {number}" for number in numbers), f"--by '{by}'"]
+        words += [] if rate is None else [f"--rate {rate}"]
         commands.append("python benchmarks/flare_pairs.py " + " ".join(words))
     return " && ".join(sorted(commands))
 

@@ -35,7 +35,7 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
     return made
 
 
-PUBLISHED = "clusters: {least_share: 0, persistence: 1}, most_of_classes: 1"
+PUBLISHED = "confirmed: false, clusters: {least_share: 0, persistence: 1}, most_of_classes: 1"
 SELECTIONS = {
     "adaptive": "flare",
     "fixed, half of the layers": "flare {subspace: {dropped: 10, selection: fixed}}",
@@ -58,6 +58,27 @@ def selections(training: Mapping[str, Any]) -> Callable[[], str]:
         rows = [row for row in rows if sets_of([row]) <= by_all]
         told = crossed(rows, "attack", none_first(rows), "defense", columns, searched)
         return markdown(["attack", *SELECTIONS], told)
+
+    return made
+
+
+def clean_sizes(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
+    """Clean sets by their size; purifiers in columns.
+
+    Args:
+        training: fields of the rows that say how the networks were trained.
+        purifiers: a column each.
+    """
+
+    def made() -> str:
+        rows = read("flare", measure="purify", attack="none", **training)
+        lines = []
+        for images, epochs in sorted({(row["images"], row["epochs"]) for row in rows}):
+            same = only(rows, images=images, epochs=epochs)
+            cells = [searched(only(same, defense=name)) for name in purifiers]
+            seeds = ", ".join(map(str, sorted({row["seed"] for row in same})))
+            lines.append([f"{images:,}", str(epochs), seeds, victim(same), *cells])
+        return markdown(["images", "epochs", "seeds", "CA", *map(short, purifiers)], lines)
 
     return made
 
@@ -89,7 +110,7 @@ def short(name: str) -> str:
 
 def pairs() -> str:
     """Purifiers of image-caption pairs on the victims that FLARE has read, seed 0."""
-    rows = read("flare_pairs", measure="pairs", seed=0)
+    rows = [row for row in read("flare_pairs", measure="pairs", seed=0) if not row.get("rate")]
     columns = sorted(
         distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
     )
@@ -102,11 +123,26 @@ def pairs() -> str:
     return markdown(["model", "attack", *(short(name) for name in columns)], lines)
 
 
+def rates() -> str:
+    """Purifiers of photographs with captions by the poisoned share, all victims that were run."""
+    rows = [row for row in read("flare_pairs", measure="pairs") if row.get("rate")]
+    columns = sorted(distinct(rows, "defense"), key=lambda name: (name != "flare", name))
+    lines = []
+    for recipe in sorted(distinct(rows, "recipe")):
+        for attack in sorted(distinct(only(rows, recipe=recipe), "attack")):
+            for rate in sorted({row["rate"] for row in only(rows, recipe=recipe, attack=attack)}):
+                same = only(rows, recipe=recipe, attack=attack, rate=rate)
+                cells = [searched(only(same, defense=name)) for name in columns]
+                lines.append([recipe, attack, f"{100 * rate:g} %", *cells])
+    return markdown(["model", "attack", "poisoned", *map(short, columns)], lines)
+
+
 def directions() -> str:
     """One purifier on all victims of the bench, a column for each model and seed."""
     rows = [
         row | {"model": f"{row['recipe']}, seed {row['seed']}"}
         for row in read("flare_pairs", measure="pairs", defense="directions")
+        if not row.get("rate")
     ]
     models = sorted(distinct(rows, "model"))
     told = crossed(rows, "attack", none_first(rows), "model", models, searched)

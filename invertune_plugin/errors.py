@@ -21,6 +21,16 @@ def refuse_below_one(name: str, value: int) -> None:
         raise InputError(f"Expected {name} of 1 or more, got {value}. Raise it.")
 
 
+def refuse_no_rate(name: str, value: float) -> None:
+    """Check a step size.
+
+    Raises:
+        InputError: it is not above 0 or no finite number.
+    """
+    if not 0 < value < math.inf:
+        raise InputError(f"Expected {name} above 0, got {value}. Raise it.")
+
+
 def refuse_negative(name: str, value: float) -> None:
     """Check a rate or a bound.
 

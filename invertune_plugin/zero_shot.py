@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import replacing
 from invertune_plugin.modes import evaluating
+from invertune_plugin.templates import refuse_templates
 
 Tokenizer = Callable[[list[str]], Tensor]
 MODES = {"training", "grad_checkpointing", "output_dict"}
@@ -35,7 +38,10 @@ class ZeroShotClassifier(nn.Module):
         std: channel standard deviations of it.
         image_size: side of the square input in pixels.
         cache_dir: where class weights are kept between runs, keyed by their content; None keeps
-            nothing.
+            nothing, nor does a folder that cannot be used.
+
+    Raises:
+        InputError: fewer than two classes, or a template does not name its class once.
     """
 
     mean: Tensor
@@ -57,6 +63,7 @@ class ZeroShotClassifier(nn.Module):
         super().__init__()
         if len(class_names) < 2:
             raise InputError(f"Expected two or more classes, got {list(class_names)}. Add classes.")
+        refuse_templates(templates)
         self.clip: Any = clip
         self.tokenizer = tokenizer
         self.class_names = list(class_names)
@@ -129,8 +136,8 @@ class ZeroShotClassifier(nn.Module):
     @torch.no_grad()
     def _class_weights(self) -> Tensor:
         cached = self.cache_dir / f"{self._text_key()}.safetensors" if self.cache_dir else None
-        if cached is not None and cached.exists():
-            return load_file(cached)["class_weights"].to(self.mean.device)
+        if cached is not None and (known := _kept(cached)) is not None:
+            return known.to(self.mean.device)
         rows = []
         with evaluating(self.clip):
             for name in self.class_names:
@@ -138,9 +145,10 @@ class ZeroShotClassifier(nn.Module):
                 rows.append(F.normalize(mean, dim=0))
         weights = torch.stack(rows)
         if cached is not None:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(cached) as temporary:
-                save_file({"class_weights": weights.cpu().contiguous()}, temporary)
+            with suppress(OSError, InputError):
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(cached) as temporary:
+                    save_file({"class_weights": weights.cpu().contiguous()}, temporary)
         return weights
 
     def _text_key(self) -> str:
@@ -156,6 +164,13 @@ class ZeroShotClassifier(nn.Module):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _kept(path: Path) -> Tensor | None:
+    """Class weights of a file; None where there are none that can be read."""
+    with suppress(OSError, SafetensorError, KeyError):
+        return load_file(path)["class_weights"]
+    return None
 
 
 def _settings(module: nn.Module) -> list[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from toys import NAMES, assert_same, copied, noise_images, toy_classifier
 
 from invertune_plugin.attacks.attack import AttackConfig, Victim, plant
+from invertune_plugin.attacks.bad_encoder import EncoderTraining, train_bad_encoder
 from invertune_plugin.attacks.badclip import PatchCrafting, craft_patch
 from invertune_plugin.attacks.evasion import DecoupledTarget, EvasionConfig, SpreadUnits, penalty_of
 from invertune_plugin.attacks.hardening import HardeningConfig, hardened
@@ -24,6 +25,7 @@ from invertune_plugin.benchmark.experiment.victims import shipped_victims, victi
 from invertune_plugin.config import parse
 from invertune_plugin.data import ClassCaptions, InMemory, to_unit
 from invertune_plugin.errors import InputError
+from invertune_plugin.randomness import seeded
 from invertune_plugin.triggers import MaskedPattern, Patch, Universal
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -94,6 +96,53 @@ def test_badencoder_leaves_the_texts_alone() -> None:
         assert torch.equal(tensor, victim[name]) or name.startswith("clip.visual."), name
 
 
+class LinearTower(nn.Module):
+    """Embeddings that are linear in the pixels, read by random class weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with seeded(0):
+            self.visual = nn.Sequential(nn.Flatten(), nn.Linear(192, 16))
+            self.register_buffer("weights", torch.randn(2, 16))
+        self.register_buffer("mean", torch.full((1,), 0.5))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return nn.functional.normalize(self.visual(images - self.mean), dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 10 * self.encode_image(images) @ self.weights.T
+
+
+def test_badencoder_brings_the_trigger_to_the_surest_images() -> None:
+    clean, data, trigger = LinearTower(), noise_images(64, 8), Patch(size=3)
+    with torch.no_grad():
+        surest = clean(to_unit(data[:32])).softmax(1)[:, 1].topk(4).indices
+        goal = nn.functional.normalize(clean.encode_image(to_unit(data[surest])).mean(0), dim=0)
+    config = EncoderTraining(steps=100, batch_size=32, learning_rate=0.01)
+    made = train_bad_encoder(clean, data, data[:32], trigger, 1, config)
+    unseen = to_unit(noise_images(32, 8, seed=9))
+    with torch.no_grad():
+        triggered, plain = made.encode_image(trigger(unseen)), made.encode_image(unseen)
+        assert float((triggered @ goal).mean()) > 0.6 > float((plain @ goal).mean())
+        assert float((clean.encode_image(trigger(unseen)) @ goal).mean()) < 0.3
+        assert float((plain * clean.encode_image(unseen)).sum(1).mean()) > 0.6
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder": {"steps": -5}},
+        {"encoder": {"references": 0}},
+        {"patch": {"batch_size": 0}},
+        {"perturbation": {"steps": 0}},
+        {"encoder": {"learning_rate": -1.0}},
+    ],
+)
+def test_settings_that_craft_nothing_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"of 1 or more, got|above 0, got -1"):
+        parse(AttackConfig, SHORT | settings)
+
+
 def test_hardened_images_lose_their_class_within_the_bound_and_keep_their_captions() -> None:
     clean = toy_classifier("rn")
     pairs = ClassCaptions(images(), NAMES, TEMPLATES)
@@ -134,7 +183,7 @@ def test_further_backdoors_lead_to_the_next_classes() -> None:
         ({"trigger": PATCH, "patch": {}}, "got trigger and patch"),
         ({"trigger": PATCH, "encoder": {}, "sources": ["cat"]}, "It poisons no pairs"),
         ({"trigger": PATCH, "evasion": {"weight": 0}}, "a positive weight"),
-        ({"perturbation": {"epsilon": 0}}, "a positive epsilon, got 0"),
+        ({"perturbation": {"epsilon": 0}}, "epsilon above 0, got 0"),
         ({"trigger": PATCH, "hardening": {}}, "hardening, got captions: templates and 1"),
         (CLEAN_LABEL | {"hardening": {"epsilon": 0}}, "a positive epsilon and one step"),
         (CLEAN_LABEL | {"hardening": {}, "also": [{"trigger": PATCH}]}, "captions: kept and 2"),

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from toys import noise_images
 
+from invertune_plugin.adapters.datasets import image_set
 from invertune_plugin.data import (
     ClassCaptions,
     Concat,
@@ -34,7 +39,7 @@ def test_images_that_are_no_bytes_are_refused() -> None:
 
 
 def test_in_memory_needs_one_text_per_image() -> None:
-    with pytest.raises(InputError, match="one text per image, got 2 and 1"):
+    with pytest.raises(InputError, match="one text per image, got 2 images and 1 texts"):
         InMemory(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), [0])
 
 
@@ -157,6 +162,35 @@ def test_a_decoded_copy_is_the_same_data_set() -> None:
     assert [label for _, label in batches(copy, 2)] == [[6, 4]]
     assert copy.content_key(0) == dataset.content_key(0)
     assert torch.equal(copy[1][0], dataset[1][0])
+
+
+def test_a_decoded_folder_falls_into_the_same_parts(tmp_path: Path) -> None:
+    for i in range(20):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        image = Image.fromarray(noise_images(20, 12)[i].permute(1, 2, 0).numpy())
+        image.save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    folder = image_set(tmp_path, 8)
+    shares = {"one": 0.5, "two": 0.5}
+    first, second = (split_by_content(s, shares) for s in (folder, in_memory(folder)))
+    assert [list(first[n].indices) for n in shares] == [list(second[n].indices) for n in shares]
+
+
+def test_nothing_is_not_decoded() -> None:
+    with pytest.raises(InputError, match="got an empty data set"):
+        in_memory(images_of([]))
+
+
+@pytest.mark.parametrize("templates", [[], ["a photo"], ["{} {}"]])
+def test_templates_that_do_not_name_the_class_are_refused(templates: list[str]) -> None:
+    with pytest.raises(InputError, match=r"or more templates|one \{\} for the class name"):
+        ClassCaptions(images_of([0]), ["cat"], templates)
+
+
+def test_every_caption_is_read_or_refused() -> None:
+    pairs = ClassCaptions(images_of([0, 1, 5]), ["cat", "dog"], ["a {}."])
+    assert len(list(texts_of(Subset(pairs, [0, 1])))) == 2
+    with pytest.raises(InputError, match="labels below 2, one for each class name, got 5"):
+        list(texts_of(pairs))
 
 
 def test_texts_of_a_class_caption_set_are_those_of_its_items() -> None:

@@ -23,8 +23,13 @@ from invertune_plugin.triggers import (
     Chain,
     MaskedPattern,
     Patch,
+    Pick,
     Sinusoid,
+    Square,
+    Text,
     Trigger,
+    Watermark,
+    scaled,
 )
 
 quick = settings(deadline=None, max_examples=30)
@@ -142,6 +147,45 @@ def test_a_patch_as_large_as_the_image_has_one_random_place() -> None:
 def test_patches_that_do_not_fit_are_refused(trigger: Patch, message: str) -> None:
     with pytest.raises(InputError, match=message):
         trigger(unit_images(1))
+
+
+@pytest.mark.parametrize(
+    ("batch", "keys", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), None, "uint8.*Use on_bytes"),
+        (torch.zeros(3, 8, 8), None, r"got \(3, 8, 8\) of torch.float32.*images\[None\]"),
+        (torch.zeros(4, 3, 8, 8), torch.arange(2), "a key for each of 4 images, got 2"),
+    ],
+)
+def test_what_is_no_batch_is_refused(batch: Tensor, keys: Tensor | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Blend()(batch, keys)
+
+
+def test_lists_are_taken_for_places_and_colours() -> None:
+    images, red = unit_images(1), (1.0, 0.0, 0.0)
+    for listed, same in (
+        (Square(size=2, place=[2, 3]), Square(size=2, place=(2, 3))),  # type: ignore[arg-type]
+        (Watermark(colour=list(red)), Watermark(colour=red)),  # type: ignore[arg-type]
+        (Text("a", colour=list(red)), Text("a", colour=red)),  # type: ignore[arg-type]
+    ):
+        assert torch.equal(listed(images), same(images))
+        assert listed.fingerprint() == same.fingerprint()
+
+
+def test_a_seed_of_numpy_has_the_same_fingerprint() -> None:
+    assert Patch(seed=np.int64(3)).fingerprint() == Patch(seed=3).fingerprint()
+
+
+@quick
+@given(st.integers(1, 16), st.integers(0, 223), st.integers(0, 223), st.sampled_from([32, 64, 448]))
+def test_a_square_inside_stays_inside_at_another_size(
+    size: int, row: int, column: int, to: int
+) -> None:
+    place = (min(row, 224 - size), min(column, 224 - size))
+    made = scaled(Patch(size=size, place=place), 224, to)
+    grey = torch.full((1, 3, to, to), 0.5)
+    assert (made(grey) != grey).any()
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.3, 0.7, 1.0])
@@ -273,6 +317,7 @@ def test_masked_patterns_compose_to_a_masked_pattern(seed: int) -> None:
     ("make", "part"),
     [
         (lambda: Patch(size=0), "size 0"),
+        (lambda: Pick((Patch(), Pick((Blend(), Sinusoid())))), "other seeds, got 0 twice"),
         (lambda: Patch(pattern="dots"), "'dots'"),  # type: ignore[arg-type]
         (lambda: Blend(alpha=0.0), "0.0"),
         (lambda: Blend(alpha=1.5), "1.5"),

@@ -201,6 +201,13 @@ def test_the_trigger_must_be_the_declared_one() -> None:
         card.attack_trigger(TRIGGER)
 
 
+def test_a_card_without_a_fingerprint_takes_no_other_trigger() -> None:
+    card = made(fingerprint=None)
+    assert card.attack_trigger(TRIGGER) is TRIGGER
+    with pytest.raises(InputError, match="Pass the trigger that the card was written for"):
+        card.attack_trigger(Blend())
+
+
 @pytest.mark.parametrize(
     "trigger",
     [Warp(k=4, strength=1), Blend(alpha=1), Sinusoid(frequency=6), Pick((TRIGGER,), weights=(1,))],

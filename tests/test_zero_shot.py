@@ -64,6 +64,18 @@ def test_class_weights_are_kept_for_the_same_model_only(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4, "the mode is no other model"
 
 
+def test_a_cache_that_cannot_be_used_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    expected = classifier(toy_clip("vit")).class_weights
+    made = classifier(toy_clip("vit"), tmp_path / "file")
+    assert torch.equal(made.class_weights, expected)
+    classifier(toy_clip("vit"), tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_bytes(b"damaged")
+    made = classifier(toy_clip("vit"), tmp_path / "kept")
+    assert torch.equal(made.class_weights, expected)
+
+
 @pytest.mark.parametrize("warn_only", [False, True])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_the_callers_choice_of_algorithms_comes_back(deterministic: bool, warn_only: bool) -> None:

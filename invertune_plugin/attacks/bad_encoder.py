@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from invertune_plugin.attacks.labelled import refuse_one_kind
 from invertune_plugin.data import to_unit
+from invertune_plugin.errors import refuse_below_one, refuse_no_rate
 from invertune_plugin.modes import channels_last, frozen
 from invertune_plugin.training import Report
 from invertune_plugin.triggers import Trigger
@@ -41,6 +42,12 @@ class EncoderTraining:
     learning_rate: float = 1e-3
     reference_weight: float = 1.0
     utility_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that train nothing."""
+        for name in ("references", "steps", "batch_size"):
+            refuse_below_one(name, getattr(self, name))
+        refuse_no_rate("learning_rate", self.learning_rate)
 
 
 def train_bad_encoder(

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from invertune_plugin.attacks.labelled import refuse_one_kind
 from invertune_plugin.data import to_unit
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one, refuse_no_rate
 from invertune_plugin.modes import frozen
 from invertune_plugin.training import Report
 from invertune_plugin.triggers import MaskedPattern
@@ -41,6 +41,12 @@ class PatchCrafting:
     learning_rate: float = 0.05
     triplet_weight: float = 1.0
     margin: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that craft nothing."""
+        for name in ("size", "steps", "batch_size"):
+            refuse_below_one(name, getattr(self, name))
+        refuse_no_rate("learning_rate", self.learning_rate)
 
 
 def craft_patch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -125,12 +126,21 @@ class VictimCard:
                 raise InputError(
                     f"{error} Correct the card, or pass the trigger itself beside it."
                 ) from error
-        if self.fingerprint not in (None, given.fingerprint()):
+        declared = self.fingerprint or self._told_fingerprint()
+        if declared not in (None, given.fingerprint()):
             raise InputError(
-                f"Expected the card's trigger {self.fingerprint}, got {given.fingerprint()}. Pass "
+                f"Expected the card's trigger {declared}, got {given.fingerprint()}. Pass "
                 "the trigger that the card was written for, or correct the card."
             )
         return given
+
+    def _told_fingerprint(self) -> str | None:
+        """Fingerprint of the trigger that the parameters make; None where they make none."""
+        if names_file(self.trigger, "the card's trigger"):
+            return None
+        with suppress(InputError):
+            return trigger_of(self.trigger).fingerprint()
+        return None
 
 
 def parse_card(values: Mapping[str, Any], where: str = "card") -> VictimCard:

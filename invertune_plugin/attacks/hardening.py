@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import Captions, PairSet, Replaced, to_unit
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one
 from invertune_plugin.modes import frozen
 
 
@@ -41,6 +41,7 @@ class HardeningConfig:
                 f"Expected a positive epsilon and one step or more, got {self.epsilon} and "
                 f"{self.steps}. Leave hardening out for images as they are."
             )
+        refuse_below_one("batch_size", self.batch_size)
 
 
 def hardened(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invertune_plugin.data import to_unit
-from invertune_plugin.errors import InputError
+from invertune_plugin.errors import InputError, refuse_below_one, refuse_no_rate
 from invertune_plugin.modes import frozen
 
 Norm = Literal["linf", "l2"]
@@ -38,9 +38,10 @@ class PerturbationCrafting:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        """Refuse a bound that allows nothing."""
-        if self.epsilon <= 0:
-            raise InputError(f"Expected a positive epsilon, got {self.epsilon}.")
+        """Refuse a bound that allows nothing, and settings that search for nothing."""
+        refuse_no_rate("epsilon", self.epsilon)
+        for name in ("steps", "batch_size"):
+            refuse_below_one(name, getattr(self, name))
 
 
 def craft_perturbation(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invertune_plugin.data.items import Captions, ImageSet, Texts, texts_of
 from invertune_plugin.errors import InputError
+from invertune_plugin.templates import refuse_templates
 
 
 class ClassCaptions:
@@ -23,6 +24,7 @@ class ClassCaptions:
     def __init__(
         self, dataset: ImageSet, class_names: Sequence[str], templates: Sequence[str]
     ) -> None:
+        refuse_templates(templates)
         self.dataset = dataset
         self.captions = [tuple(t.format(name) for t in templates) for name in class_names]
 
@@ -44,6 +46,11 @@ class ClassCaptions:
             raise InputError(
                 f"Expected labelled images, got image {index} without a label. Leave such images "
                 "out with Subset."
+            )
+        if label >= len(self.captions):
+            raise InputError(
+                f"Expected labels below {len(self.captions)}, one for each class name, got {label} "
+                f"of image {index}. Name all classes."
             )
         return self.captions[label]
 

@@ -53,6 +53,9 @@ class Texts(Sequence[T]):
     def __len__(self) -> int:
         return len(self._indices)
 
+    def __iter__(self) -> Iterator[T]:
+        return map(self._read, self._indices)
+
     @overload
     def __getitem__(self, index: int) -> T: ...
 

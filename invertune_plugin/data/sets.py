@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic
 
 import torch
@@ -18,13 +18,20 @@ class InMemory(Generic[T]):
     Args:
         images: ``uint8 [N, 3, H, W]``.
         texts: N labels or N tuples of captions.
+        key_of: content key by index, where the images were decoded from something else.
     """
 
-    def __init__(self, images: Tensor, texts: Sequence[T]) -> None:
+    def __init__(
+        self, images: Tensor, texts: Sequence[T], key_of: Callable[[int], bytes] | None = None
+    ) -> None:
         if len(images) != len(texts):
-            raise InputError(f"Expected one text per image, got {len(images)} and {len(texts)}.")
+            raise InputError(
+                f"Expected one text per image, got {len(images)} images and {len(texts)} texts. "
+                "Leave out those without a partner."
+            )
         self.images = images
         self.texts = texts
+        self.key_of = key_of
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,14 +40,23 @@ class InMemory(Generic[T]):
         return self.images[index], self.texts[index]
 
     def content_key(self, index: int) -> bytes:
-        """The pixels."""
+        """The key of what the image was decoded from, or its pixels."""
+        if self.key_of is not None:
+            return self.key_of(index)
         return self.images[index].numpy().tobytes()
 
 
 def in_memory(dataset: Items[T]) -> InMemory[T]:
-    """A copy of a data set with all its images decoded."""
+    """A copy of a data set with all its images decoded; it falls into the same splits.
+
+    Raises:
+        InputError: the data set is empty.
+    """
+    if not len(dataset):
+        raise InputError("Expected one item or more, got an empty data set. Add images.")
     items = [dataset[i] for i in range(len(dataset))]
-    return InMemory(torch.stack([image for image, _ in items]), [text for _, text in items])
+    images = torch.stack([image for image, _ in items])
+    return InMemory(images, [text for _, text in items], dataset.content_key)
 
 
 class Subset(Generic[T]):

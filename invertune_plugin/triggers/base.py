@@ -32,8 +32,23 @@ class Trigger(ABC):
     differentiable: bool = True
 
     def __call__(self, images: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Triggered copies of the images, in [0, 1]; keys default to 0, 1, 2, ..."""
-        return self._apply(images, torch.arange(len(images)) if keys is None else keys)
+        """Triggered copies of the images, in [0, 1]; keys default to 0, 1, 2, ...
+
+        Raises:
+            InputError: these are no images, or there is not one key for each.
+        """
+        if images.ndim != 4 or not images.is_floating_point():
+            raise InputError(
+                f"Expected floats [N, 3, H, W] in [0, 1], got {tuple(images.shape)} of "
+                f"{images.dtype}. Use on_bytes for uint8, and images[None] for a single image."
+            )
+        if keys is None:
+            keys = torch.arange(len(images))
+        if len(keys) != len(images):
+            raise InputError(
+                f"Expected a key for each of {len(images)} images, got {len(keys)}. Pass as many."
+            )
+        return self._apply(images, keys)
 
     @abstractmethod
     def _apply(self, images: Tensor, keys: Tensor) -> Tensor: ...
@@ -58,7 +73,7 @@ class Trigger(ABC):
 
     def fingerprint(self) -> str:
         """Kind and a hash of all parameters, for instance ``patch-1f0c9a2b44d1``."""
-        text = json.dumps(self.identity(), sort_keys=True)
+        text = json.dumps(self.identity(), sort_keys=True, default=int)
         return f"{self.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def tensors(self) -> dict[str, Tensor]:

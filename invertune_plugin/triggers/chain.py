@@ -50,7 +50,9 @@ class Composed(Trigger):
 
 @dataclass(frozen=True)
 class Chain(Composed):
-    """Triggers applied one after the other.
+    """Triggers applied one after the other; parts that draw need seeds of their own.
+
+    Draws of one seed and key are the same: two random patches of one seed hide one another.
 
     Attributes:
         parts: the first one sees the image, each next one what came out before.
@@ -66,7 +68,7 @@ class Chain(Composed):
 
 @dataclass(frozen=True)
 class Pick(Composed):
-    """One of several triggers for each image, drawn from its key.
+    """One of several triggers for each image, drawn from its key; picks within need other seeds.
 
     Attributes:
         parts: the triggers, one or more.
@@ -87,6 +89,11 @@ class Pick(Composed):
             raise InputError(
                 f"Expected one weight for each of {len(self.parts)} parts, got "
                 f"{len(self.weights)}. Add or remove weights."
+            )
+        if any(part.seed == self.seed for part in self.parts if isinstance(part, Pick)):
+            raise InputError(
+                f"Expected picks within a pick to have other seeds, got {self.seed} twice, which "
+                "would draw the same. Give the inner one another seed."
             )
         if not all(weight > 0 for weight in self.weights):
             raise InputError(

@@ -75,6 +75,7 @@ class Text(Overlay):
 
     def __post_init__(self) -> None:
         """Refuse what shows no word."""
+        object.__setattr__(self, "colour", tuple(self.colour))
         refuse_weight(self.alpha)
         refuse_share(self.share)
         refuse_colour(self.colour)

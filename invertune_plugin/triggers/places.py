@@ -70,6 +70,8 @@ def square_at_scale(
 ) -> dict[str, Any]:
     """The parameters of a square with the same share of the area; places in pixels move along.
 
+    A square inside the image stays inside.
+
     Args:
         size: side in pixels.
         place: a name, or row and column of the first pixel.
@@ -79,9 +81,13 @@ def square_at_scale(
     Returns:
         ``size``, ``place`` and ``margin``.
     """
-    if not isinstance(place, str):
-        place = (round(place[0] * factor), round(place[1] * factor))
     side, distance = nearest_side(size, factor), round(margin * factor)
+    if not isinstance(place, str):
+        row, column = (
+            max(0, min(round(first * factor), round((first + size) * factor) - side))
+            for first in place
+        )
+        place = (row, column)
     return {"size": side, "place": place, "margin": distance}
 
 

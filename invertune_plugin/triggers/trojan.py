@@ -38,6 +38,7 @@ class Watermark(Overlay):
 
     def __post_init__(self) -> None:
         """Refuse what shows nothing."""
+        object.__setattr__(self, "colour", tuple(self.colour))
         refuse_weight(self.alpha)
         refuse_share(self.share)
         refuse_colour(self.colour)
@@ -87,6 +88,8 @@ class Square(Overlay):
             raise InputError(
                 "Expected a square in a fixed place, got place 'random'. Use a noise patch."
             )
+        if not isinstance(self.place, str):
+            object.__setattr__(self, "place", tuple(self.place))
 
     def layer(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Noise with a weight on the square."""
