@@ -20,6 +20,7 @@ from flare_rows import Setting, experiment, not_there, rows_of
 from joblib import Parallel, delayed
 
 from invertune_plugin.benchmark.classifiers import TOWERS, ClassifierTraining
+from invertune_plugin.benchmark.detection import check_purifier
 from invertune_plugin.defenses.purifiers import PURIFIERS
 from invertune_plugin.devices import pick_device
 from invertune_plugin.errors import InputError
@@ -48,6 +49,8 @@ def main(
     if jobs < 1:
         raise InputError(f"Expected at least one job, got {jobs}. Pass --jobs 1 or more.")
     names = purifier or [n for n, kind in PURIFIERS.items() if "captions" not in kind.needs]
+    for by in names:
+        check_purifier(by)
     training = ClassifierTraining(epochs=epochs, bfloat16=bfloat16)
     place = pick_device(device)
     settings = [

@@ -26,6 +26,7 @@ from invertune_plugin.data import InMemory, Subset, content_sha256, in_memory
 from invertune_plugin.defenses.purifiers import run_purifier
 from invertune_plugin.files import replacing
 from invertune_plugin.metrics import Rate, clean_accuracy
+from invertune_plugin.outcome import Outcome
 
 SIZE = 32
 
@@ -87,9 +88,11 @@ class Arena:
         found = run_purifier(name, self.model, self.train, options, self.setting.seed, say)
         row = {"seconds": round(time.perf_counter() - start, 1), **detected(found, self.truth)}
         row |= flat(self.before, "before")
-        if retrain and not found.poisoned:
+        if not retrain or found.outcome is Outcome.FAILED:
+            return row
+        if not found.poisoned:
             row |= flat(self.before, "after")
-        elif retrain:
+        else:
             removed = hashlib.sha256(repr(found.poisoned).encode()).hexdigest()
             rest = in_memory(Subset(self.train, found.kept))
             after = self.rates(self.trained(rest, {"on": "rest", "removed": removed}))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,7 @@ import typer
 from invertune_plugin.benchmark.bench.opening import Opened, open_trained
 from invertune_plugin.benchmark.bench.settings import settings_of_victim
 from invertune_plugin.benchmark.bench.training import trained_on
-from invertune_plugin.benchmark.detection import name_and_options, search_fields
+from invertune_plugin.benchmark.detection import check_purifier, name_and_options, search_fields
 from invertune_plugin.benchmark.experiment.victims import CLEAN
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.benchmark.report.removed_picture import write_removed
@@ -49,6 +50,8 @@ def main(
     ] = None,
 ) -> None:
     """One row per recipe, victim, seed and purifier."""
+    for purifier in by:
+        check_purifier(purifier)
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
     wanted = itertools.product(seed, on, victim, rate or [None])
@@ -85,7 +88,8 @@ def searched(
     stage = found.stages[-1]
     if pictures is not None and found.poisoned:
         tower = Path(str(opened.recipe.model)).stem
-        write_removed(pictures / f"{tower}_{attack}_{seed}_{name}.png", pairs, found)
+        told = re.sub(r"\W+", "_", purifier).strip("_")
+        write_removed(pictures / f"{tower}_{attack}_{seed}_{told}.png", pairs, found)
     return {
         "pairs": len(pairs),
         "poisoned": len(trained.targets),

@@ -42,13 +42,15 @@ def refuse_existing(path: str | Path, overwrite: bool = False) -> None:
 def write_text(path: str | Path, text: str, overwrite: bool = False) -> None:
     """Write a UTF-8 text file; a half-written file never shows.
 
+    What is no text, such as the name of a file in another encoding, is written as escapes.
+
     Raises:
         InputError: the file exists or the folder is not writable.
     """
     path = Path(path)
     refuse_existing(path, overwrite)
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

@@ -371,6 +371,21 @@ def test_a_victim_of_ones_own(tmp_path: Any) -> None:
         victim_recipe("badnet", "demo")
 
 
+@pytest.mark.parametrize(
+    ("attack", "message"),
+    [
+        ("attack:", "settings of an attack in .*base.yaml, got None"),
+        ("attack: badnets", "settings of an attack in .*base.yaml, got 'badnets'"),
+        ("attack: {training: }", "settings of a training in .*base.yaml, got None"),
+    ],
+)
+def test_a_base_without_settings_is_refused(tmp_path: Path, attack: str, message: str) -> None:
+    path = tmp_path / "base.yaml"
+    path.write_text(f"model: RN50\n{attack}\n")
+    with pytest.raises(InputError, match=message):
+        victim_recipe("badnets", path)
+
+
 def confidence(classifier: ZeroShotClassifier, unit: Tensor, label: int) -> float:
     with torch.no_grad():
         return float(classifier(unit).log_softmax(1)[:, label].mean())

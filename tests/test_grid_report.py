@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from grid_store import ORIGIN, SyntheticStore, full_store, share, small_store
 from invertune_plugin import cli
 from invertune_plugin.benchmark.experiment.victims import shipped_victims
 from invertune_plugin.benchmark.grid.claims import Claim
+from invertune_plugin.benchmark.grid.rows import rows_of
 from invertune_plugin.benchmark.grid.store import Store
+from invertune_plugin.benchmark.grid_report import cards
 from invertune_plugin.benchmark.grid_report import page as page_module
 from invertune_plugin.benchmark.grid_report.cards import shipped_about
 from invertune_plugin.benchmark.grid_report.contents import Contents, read_contents
@@ -29,6 +32,7 @@ from invertune_plugin.benchmark.grid_report.tables import GridTable, tables_of
 from invertune_plugin.benchmark.grid_report.trouble import doubts, troubles
 from invertune_plugin.benchmark.report.html import script, script_hash
 from invertune_plugin.defenses.baselines import BASELINES
+from invertune_plugin.files import write_text
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -273,6 +277,63 @@ def test_before_any_defence_is_the_newest_victim(tmp_path: Path) -> None:
         repaired = made.about_repair("demo", "a", defense, 0, about.key)
         made.save(repaired, share("asr_after", 0.1))
     assert table_of(tmp_path).before["a"].means["asr_before"].value == 0.8
+
+
+def test_a_measured_cell_that_fails_later_keeps_its_numbers(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    about = made.about_repair("demo", "badnets", "par", 0, "")
+    made.save(about, share("asr_after", 0.1))
+    made.mark(about, "failed", "disk", origin=ORIGIN | {"created": "2027-01-01T00:00:00+00:00"})
+    assert table_of(tmp_path).positions["badnets", "par"].means["asr_after"].value == 0.1
+    (row,) = rows_of(Store.open(tmp_path))
+    assert (row["outcome"], row["asr_after"]) == ("ok", 0.1)
+
+
+def test_before_a_defence_in_two_steps_is_the_victim(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    victim = made.save(made.about("victim", {"attack": "a"}, {}, ()), share("asr_before", 0.9))
+    about = made.about("repair", {"attack": "a", "defense": "d"}, {}, (victim,))
+    repair = made.save(about, share("asr_after", 0.2))
+    about = made.about("measurement", {"attack": "a", "defense": "d"}, {}, (repair,))
+    made.save(about, share("asr_after", 0.1))
+    assert table_of(tmp_path).before["a"].means["asr_before"].value == 0.9
+
+
+def test_before_any_defence_is_the_victim_of_the_grid_that_is_asked_for(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path)
+    wanted = made.about("victim", {"attack": "a"}, {}, ())
+    other = made.about("victim", {"attack": "a"}, {"lr": 1}, ())
+    for about, asr, day in ((wanted, 0.2, "1"), (other, 0.8, "2")):
+        origin = ORIGIN | {"created": day}
+        made.store.save(Claim(about, "ok", share("asr_before", asr), origin=origin))
+        cell = made.about("repair", {"attack": "a", "defense": about.key}, {}, (about.key,))
+        made.save(cell, share("asr_after", 0.1))
+    (table,) = tables_of(read_contents(Store.open(tmp_path), {wanted.key}))
+    assert table.before["a"].means["asr_before"].value == 0.2
+
+
+def test_a_defence_with_a_setting_without_default_has_a_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dataclass(frozen=True)
+    class Config:
+        must: int
+        rate: float = 0.5
+
+    kind = replace(BASELINES["par"], config=Config)
+    monkeypatch.setattr(cards, "BASELINES", {**BASELINES, "mine": kind})
+    full_store(tmp_path, ["demo"], ["badnets"], ["mine"], 1)
+    (card,) = cards.defense_cards(contents(tmp_path), ["mine"])
+    assert json.loads(card.defaults) == {"rate": 0.5}
+
+
+def test_names_that_are_no_text_are_written_as_escapes(tmp_path: Path) -> None:
+    made = SyntheticStore(tmp_path / "store")
+    about = made.about_repair("demo", "badnets", "par", 0, "")
+    made.mark(about, "failed", "no image: caf\udce9.png")
+    page = render_grid("odd", contents(tmp_path / "store"))
+    write_text(tmp_path / "page.html", page.html)
+    assert "caf\\udce9.png" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", shipped_victims())

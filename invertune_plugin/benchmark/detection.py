@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from invertune_plugin.benchmark.record import rate_fields
+from invertune_plugin.config import parse
+from invertune_plugin.defenses.purifiers import purifier_of
 from invertune_plugin.defenses.purify import Purified
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
@@ -30,6 +32,16 @@ def name_and_options(text: str) -> tuple[str, Mapping[str, Any]]:
             "them out."
         )
     return name, options
+
+
+def check_purifier(text: str) -> None:
+    """Check a purifier with its options before there is anything to search.
+
+    Raises:
+        InputError: it is unknown, or an option is unknown or wrong.
+    """
+    name, options = name_and_options(text)
+    parse(purifier_of(name).config, options, name)
 
 
 def search_fields(found: Purified, poisoned: Sequence[int]) -> dict[str, float]:

@@ -77,9 +77,10 @@ def show_results(job: ResultsJob) -> None:
     if job.keys is not None:
         every = [row for row in every if row["key"] in job.keys]
     cells = [] if job.grid is None else in_order(bench_cells(load_bench(job.grid)))
-    rows = current(every, {cell.key for cell in cells})
+    keys = {cell.key for cell in cells}
+    rows = current(every, keys)
     older = len(every) - len(rows)
-    other = [] if job.diff is None else current(rows_of(Store.open(job.diff, create=False)))
+    other = [] if job.diff is None else current(rows_of(Store.open(job.diff, create=False)), keys)
     filters = parse_filters(job.where, [flat(row) for row in [*rows, *other]])
     rows, other = ([r for r in some if matches(filters, flat(r))] for some in (rows, other))
     if job.summary:

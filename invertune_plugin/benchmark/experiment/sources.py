@@ -102,7 +102,7 @@ class Sources(ABC):
 
     @abstractmethod
     def tests(self) -> list[TestSet]:
-        """Evaluation sets, the main one first."""
+        """One or two evaluation sets, the main one first."""
 
     def captioned_test(self) -> PairSet:
         """Pairs of the evaluation, for retrieval; of the main set, with captions of the class."""

@@ -65,16 +65,20 @@ def victim_settings(victim: str | Path, base: str | Path) -> dict[str, Any]:
     """
     path = recipe_path(victim, GROUP, "victim")
     attack, raw = read_yaml(path), recipe_settings(base)
-    own: dict[str, Any] = raw.get("attack", {})
-    training = attack.pop("training", {})
-    if not isinstance(training, dict):
-        raise InputError(
-            f"Expected settings of a training in {path}, got {training!r}. Write key: value."
-        )
+    training = _mapping(attack.pop("training", {}), "a training", path)
+    own = _mapping(raw.get("attack", {}), "an attack", base)
     kept = {key: own[key] for key in ("target", "rate") if key in own}
-    training = own.get("training", {}) | training
+    training = _mapping(own.get("training", {}), "a training", base) | training
     attack = kept | attack | {"training": training}
     return raw | {"attack": attack, "name": f"{raw.get('name')}-{path.stem}"}
+
+
+def _mapping(values: Any, what: str, where: str | Path) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise InputError(
+            f"Expected settings of {what} in {where}, got {values!r}. Write key: value."
+        )
+    return values
 
 
 @dataclass(frozen=True)

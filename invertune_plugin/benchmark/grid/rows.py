@@ -20,11 +20,11 @@ BESIDE = ("reason", "reliable", "commit", "created", "key", "settings")
 
 
 def rows_of(store: Store) -> list[Row]:
-    """One row per claim and per mark, of older code too; sorted by names.
+    """One row per claim and per mark without a claim, of older code too; sorted by names.
 
     A row has kind, names, outcome, record and costs; ``settings`` is its ``lineage``.
     """
-    claims = store.claims() + store.claims("failures")
+    claims = store.standing()
     by_key = {claim.about.key: claim for claim in claims}
     rows = (_row(claim, lineage(claim, by_key)) for claim in claims)
     return sorted(rows, key=lambda row: str(identity(row)))

@@ -98,6 +98,19 @@ class Store:
         paths = [self._path(folder, key) for key in sorted(self.keys(folder))]
         return [read_claim(path) for path in paths if path.is_file()]
 
+    def standing(self) -> list[Claim]:
+        """All claims, and the marks of cells without one.
+
+        A cell that has a claim may fail later, when its files are to be made again; what it had
+        measured stays.
+
+        Raises:
+            InputError: a file is no claim.
+        """
+        claims = self.claims()
+        known = {claim.about.key for claim in claims}
+        return claims + [mark for mark in self.claims("failures") if mark.about.key not in known]
+
     def claim(self, key: str) -> Claim:
         """The claim of a cell that is done.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 from invertune_plugin.adapters.backdoorbox.defenses.recipe import DEFENSES
@@ -54,7 +54,8 @@ class Card:
 
 def attack_cards(contents: Contents, names: Iterable[str]) -> list[Card]:
     """Cards of attacks."""
-    claims = [c for c in contents.claims.values() if "made_of" in c.about.settings]
+    victims = [c for c in contents.claims.values() if "defense" not in c.about.names]
+    claims = [claim for claim in victims if "made_of" in claim.about.settings]
     return [_attack_card(name, claims) for name in names]
 
 
@@ -94,13 +95,28 @@ def _defense_card(name: str, claims: list[Claim]) -> Card:
         return Card(name, (TOOLBOX_CARD.format(toolbox),), TRAINING_SET if reads else "", settings)
     if (purifier := purifier_in(name)) is not None:
         kind = PURIFIERS[purifier]
-        defaults = _json(asdict(kind.config()))
+        defaults = _defaults(kind.config)
         return Card(name, _about(kind.run), TRAINING_PAIRS, settings, defaults)
     if name not in BASELINES:
         return Card(name, (UNKNOWN,), settings=settings)
     baseline = BASELINES[name]
     needs = ", ".join(NEEDS[need] for need in baseline.needs) or "nothing"
-    return Card(name, _about(baseline.run), needs, settings, _json(asdict(baseline.config())))
+    return Card(name, _about(baseline.run), needs, settings, _defaults(baseline.config))
+
+
+def _defaults(config: type[Any]) -> str:
+    """Fields of a config class that have defaults, with these."""
+    known: dict[str, Any] = {}
+    for field in fields(config):
+        if field.default is not MISSING:
+            known[field.name] = field.default
+        elif field.default_factory is not MISSING:
+            known[field.name] = field.default_factory()
+    return _json({name: _plain(value) for name, value in known.items()})
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _about(run: Callable[..., Any]) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -44,6 +45,7 @@ class Contents:
         older: how many claims a newer one about the same cell replaces.
         fingerprint: SHA-256 of all claims and marks, as
             ``cat claims/*.json failures/*.json | sha256sum`` gives it.
+        keys: of cells whose claims count more than newer ones of other settings or code.
     """
 
     store: Store
@@ -51,6 +53,7 @@ class Contents:
     claims: Mapping[str, Claim]
     older: int
     fingerprint: str
+    keys: frozenset[str]
 
 
 def place_of(names: Names) -> Place | None:
@@ -70,8 +73,8 @@ def group_of(names: Names) -> tuple[tuple[str, str], ...]:
     return tuple((name, _short(str(names[name]))) for name in told)
 
 
-def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
-    """Read all claims and marks of a store.
+def read_contents(store: Store, keys: Iterable[str] = ()) -> Contents:
+    """Read all claims of a store, and the marks of cells without one.
 
     Args:
         store: where they are.
@@ -80,8 +83,8 @@ def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
     Raises:
         InputError: a file is no claim.
     """
-    every = store.claims() + store.claims("failures")
-    every.sort(key=lambda claim: rank_of(claim, keys))
+    keys = frozenset(keys)
+    every = sorted(store.standing(), key=lambda claim: rank_of(claim, keys))
     newest = {
         identity({"kind": claim.about.kind, "about": claim.about.names}): claim for claim in every
     }
@@ -91,7 +94,8 @@ def read_contents(store: Store, keys: Container[str] = ()) -> Contents:
         if place is not None:
             cells.setdefault(place, {})[seed_of(claim.about.names)] = claim
     claims = {claim.about.key: claim for claim in every}
-    return Contents(store, cells, claims, len(every) - len(newest), _fingerprint(store))
+    older = len(every) - len(newest)
+    return Contents(store, cells, claims, older, _fingerprint(store), keys)
 
 
 def rank_of(claim: Claim, keys: Container[str] = ()) -> tuple[bool, bool, str]:
@@ -108,7 +112,8 @@ def _fingerprint(store: Store) -> str:
     digest = hashlib.sha256()
     for folder in ("claims", "failures"):
         for key in sorted(store.keys(folder)):
-            digest.update((store.root / folder / f"{key}.json").read_bytes())
+            with suppress(FileNotFoundError):
+                digest.update((store.root / folder / f"{key}.json").read_bytes())
     return digest.hexdigest()
 
 

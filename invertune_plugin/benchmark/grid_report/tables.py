@@ -185,16 +185,26 @@ def _before(
     positions: Mapping[tuple[str, str], Position],
     contents: Contents,
 ) -> Position:
-    """What was measured before any defence: the parents of a row's cells, by seed."""
+    """What was measured before any defence: the nearest such steps of a row's cells, by seed."""
     found: dict[str, Claim] = {}
     for defense in defenses:
         for claim in positions[attack, defense].claims.values():
-            for key in claim.about.parents:
-                parent = contents.claims.get(key)
-                if parent is not None and parent.about.names.get("attack") == attack:
-                    seed = seed_of(claim.about.names)
-                    found[seed] = max(found.get(seed, parent), parent, key=rank_of)
+            seed = seed_of(claim.about.names)
+            for before in _undefended(claim, contents):
+                if before.about.names.get("attack") == attack:
+                    known = found.get(seed, before)
+                    found[seed] = max(known, before, key=lambda one: rank_of(one, contents.keys))
     return _positioned(Place(group, attack, BEFORE), found, (), contents)
+
+
+def _undefended(claim: Claim, contents: Contents) -> list[Claim]:
+    """The nearest steps before a cell that are about no defence."""
+    found: list[Claim] = []
+    for key in claim.about.parents:
+        if (parent := contents.claims.get(key)) is not None:
+            defended = "defense" in parent.about.names
+            found += _undefended(parent, contents) if defended else [parent]
+    return found
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -57,7 +57,8 @@ def run_grid(
 
     Yields:
         One flat row per cell. A cell that fails has ``outcome`` ``failed`` and its ``reason``, one
-        that cannot work ``impossible``; neither has numbers.
+        that cannot work ``impossible``; the first has numbers after the defence where it gave a
+        model, the other none.
     """
     arena = build_arena(recipe, seed, folder / "data")
     for tower, spec in recipe.models.items():
