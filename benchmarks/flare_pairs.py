@@ -21,9 +21,10 @@ from typing import Annotated, Any
 import typer
 
 from invertune_plugin.benchmark.bench.opening import Opened, open_trained
-from invertune_plugin.benchmark.bench.settings import settings_of_victim
+from invertune_plugin.benchmark.bench.settings import recipe_in, settings_of_victim
 from invertune_plugin.benchmark.bench.training import trained_on
 from invertune_plugin.benchmark.detection import check_purifier, name_and_options, search_fields
+from invertune_plugin.benchmark.experiment.made_of import described
 from invertune_plugin.benchmark.experiment.victims import CLEAN
 from invertune_plugin.benchmark.record import Rows, merge_rows
 from invertune_plugin.benchmark.report.removed_picture import write_removed
@@ -73,7 +74,8 @@ def settings_of(attack: str, base: str, seed: int, rate: float | None) -> dict[s
     if rate is None:
         return settings
     recipe = settings["recipe"]
-    return settings | {"recipe": recipe | {"attack": recipe["attack"] | {"rate": rate}}}
+    changed = settings | {"recipe": recipe | {"attack": recipe["attack"] | {"rate": rate}}}
+    return changed | {"made_of": described(recipe_in(changed).attack)}
 
 
 def searched(

@@ -28,6 +28,7 @@ from invertune_plugin.benchmark.grid_report.cards import TRAINING_PAIRS, defense
 from invertune_plugin.benchmark.grid_report.contents import Contents
 from invertune_plugin.defenses.purifiers import Purified
 from invertune_plugin.defenses.purify import Found, timed_search
+from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
 from invertune_plugin.outcome import Outcome
 
@@ -89,6 +90,8 @@ def test_clean_pairs_are_searched_with_the_model_that_they_trained(grid: Path) -
     assert not all(same)
     victim = settings_of_victim("badnets", base, 0)
     assert open_trained(victim, print).sha256 == open_victim(victim, print).sha256
+    with pytest.raises(InputError, match="files of attack badnets as they were"):
+        open_victim(victim | {"made_of": {}}, print)
 
 
 @pytest.mark.parametrize("attack", ["none", "badnets"])

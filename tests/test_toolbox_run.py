@@ -14,7 +14,7 @@ from upstream import clone
 from invertune_plugin import cli
 from invertune_plugin.benchmark.commands import toolbox_run
 from invertune_plugin.benchmark.commands.toolbox_run import print_comparison, run_comparison
-from invertune_plugin.benchmark.experiment.recipe import shipped_recipes
+from invertune_plugin.benchmark.experiment.recipe import recipe_path, shipped_recipes
 from invertune_plugin.benchmark.toolbox.recipe import GROUP, ModelSpec, load_toolbox_recipe
 from invertune_plugin.errors import InputError
 
@@ -132,6 +132,19 @@ def test_seeds_can_be_added(
     rows = run_comparison(str(recipe), tmp_path / "out", [0, 1], None, False)
     assert [row["seed"] for row in rows] == [0] * 4 + [1] * 4
     assert "50.0 / 37.5" in capsys.readouterr().out, "the mean of 25 and 50 %"
+
+
+def test_another_recipe_behind_a_name_is_another_comparison(
+    grid: Grid, recipe: Path, tmp_path: Path
+) -> None:
+    scenes = tmp_path / "scenes.yaml"
+    shipped = recipe_path("demo").read_text()
+    scenes.write_text(shipped)
+    recipe.write_text(RECIPE + f"scenes: {scenes}\n")
+    run_comparison(str(recipe), tmp_path / "out", [0], None, False)
+    scenes.write_text(shipped.replace("epochs: 5", "epochs: 6"))
+    with pytest.raises(InputError, match="other settings"):
+        run_comparison(str(recipe), tmp_path / "out", [0], None, False)
 
 
 def test_other_settings_are_refused_and_can_be_replaced(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from typing import Any
 from invertune_plugin.adapters.open_clip import LoadedClip, zero_shot_classifier
 from invertune_plugin.attacks.backdoors import Backdoor
 from invertune_plugin.benchmark.bench.settings import recipe_in
+from invertune_plugin.benchmark.experiment.made_of import described
 from invertune_plugin.benchmark.experiment.models import Progress, benign_model
 from invertune_plugin.benchmark.experiment.recipe import Recipe
 from invertune_plugin.benchmark.experiment.sources import Sources, TestSet
@@ -17,6 +19,7 @@ from invertune_plugin.benchmark.experiment.victims import CLEAN, build_clean, bu
 from invertune_plugin.benchmark.grid.cells import Say
 from invertune_plugin.data import PairSet
 from invertune_plugin.defenses.repair import steps_told
+from invertune_plugin.errors import InputError
 from invertune_plugin.triggers import Patch
 from invertune_plugin.zero_shot import ZeroShotClassifier
 
@@ -58,10 +61,20 @@ class Opened:
 
 
 def open_victim(settings: Mapping[str, Any], report: Say) -> Opened:
-    """The victim of a cell's settings, or the clean model; made where the cache has it not."""
+    """The victim of a cell's settings, or the clean model; made where the cache has it not.
+
+    Raises:
+        InputError: a file that the attack names has changed since the cell was planned.
+    """
     if settings["attack"] == CLEAN:
         return _open_clean(settings, report)[0]
     recipe, seed = recipe_in(settings), settings["seed"]
+    planned = json.dumps(settings["made_of"], sort_keys=True)
+    if json.dumps(described(recipe.attack), sort_keys=True) != planned:
+        raise InputError(
+            f"Expected the files of attack {settings['attack']} as they were when the cell was "
+            "planned, got other ones. Run the grid again to plan anew."
+        )
     built = build_victim(recipe, seed, told(report))
     return Opened(
         recipe,

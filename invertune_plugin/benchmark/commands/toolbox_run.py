@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from invertune_plugin.adapters.backdoorbox.loader import load_toolbox
+from invertune_plugin.benchmark.experiment.recipe import recipe_settings
 from invertune_plugin.benchmark.provenance import commit
 from invertune_plugin.benchmark.record import record
 from invertune_plugin.benchmark.toolbox.grid import Row, key_of, run_grid
-from invertune_plugin.benchmark.toolbox.recipe import load_toolbox_recipe
+from invertune_plugin.benchmark.toolbox.recipe import ToolboxRecipe, load_toolbox_recipe
 from invertune_plugin.console import say, table, training_progress
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing, write_text
@@ -48,7 +50,7 @@ def run_comparison(
     """
     recipe = load_toolbox_recipe(name)
     result = out / "result.json"
-    settings = json.loads(json.dumps(asdict(recipe)))
+    settings = json.loads(json.dumps(asdict(recipe) | {"recipes": _recipes_of(recipe)}))
     command = f"invertune toolbox run {name} " + " ".join(f"--seed {seed}" for seed in seeds)
     with _alone(out):
         rows = [] if overwrite else _earlier(result, settings)
@@ -124,6 +126,14 @@ def _told(rows: list[Row]) -> str:
             means = [100 * sum(r[k] for r in measured) / len(measured) for k in (first, second)]
             return f"{means[0]:.1f} / {means[1]:.1f}"
     return str(rows[0]["outcome"])
+
+
+def _recipes_of(recipe: ToolboxRecipe) -> dict[str, Any]:
+    """What the recipes that a comparison names say of data and clean models."""
+    named = {recipe.scenes, *(spec.recipe for spec in recipe.models.values() if spec.recipe)}
+    read = {name: recipe_settings(name) for name in sorted(named)}
+    shaping = ("data", "clean", "clean_seed")
+    return {name: {key: raw[key] for key in shaping if key in raw} for name, raw in read.items()}
 
 
 def _earlier(result: Path, settings: Row) -> list[Row]:

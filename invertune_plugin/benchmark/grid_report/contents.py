@@ -53,7 +53,7 @@ class Contents:
     claims: Mapping[str, Claim]
     older: int
     fingerprint: str
-    keys: frozenset[str]
+    keys: frozenset[str] = frozenset()
 
 
 def place_of(names: Names) -> Place | None:
