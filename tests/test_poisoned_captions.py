@@ -60,6 +60,11 @@ def test_the_choice_of_earlier_versions_stays() -> None:
     assert PoisonedPairs(pairs(), PATCH, "banana", 0.1, ("{}",), 5).poisoned == RECORDED
 
 
+def test_templates_that_do_not_name_the_target_are_refused() -> None:
+    with pytest.raises(InputError, match=r"one \{\} for the class name, got 'a photo'"):
+        PoisonedPairs(pairs(), PATCH, "banana", 0.1, ("a photo",))
+
+
 def test_real_captions_come_from_pairs_that_name_the_target() -> None:
     found = poison(captions=RealCaptions())
     real = {(f"a banana {i}",) for i in range(2, 80, 4)}

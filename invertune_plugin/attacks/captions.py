@@ -11,6 +11,7 @@ from invertune_plugin.attacks.backdoors import drawn
 from invertune_plugin.config import named
 from invertune_plugin.data import Captions, mention
 from invertune_plugin.errors import InputError
+from invertune_plugin.templates import refuse_templates
 
 CaptionWriter = Callable[[int], Captions]
 
@@ -50,6 +51,10 @@ class TemplateCaptions(CaptionRule):
 
     kind: ClassVar[str] = "templates"
     templates: Sequence[str]
+
+    def __post_init__(self) -> None:
+        """Refuse templates that do not name the target once."""
+        refuse_templates(self.templates)
 
     def writer(self, texts: Sequence[Captions], target: str) -> CaptionWriter:
         """The same captions for all poisoned pairs."""
@@ -115,8 +120,11 @@ def caption_rule(kind: str, templates: Sequence[str] = (), seed: int = 0) -> Cap
         seed: of the draw of captions; for ``real``.
 
     Raises:
-        InputError: there is no such rule.
+        InputError: there is no such rule, or a template does not name the target once.
     """
-    every = (TemplateCaptions(templates), RealCaptions(seed), KeptCaptions())
-    rules: dict[str, CaptionRule] = {rule.kind: rule for rule in every}
-    return named("rule for captions", kind, rules)
+    rules: dict[str, Callable[[], CaptionRule]] = {
+        TemplateCaptions.kind: lambda: TemplateCaptions(templates),
+        RealCaptions.kind: lambda: RealCaptions(seed),
+        KeptCaptions.kind: KeptCaptions,
+    }
+    return named("rule for captions", kind, rules)()
