@@ -10,7 +10,7 @@ import open_clip
 
 from invertune_plugin.adapters.nearest import nearest
 from invertune_plugin.errors import InputError
-from invertune_plugin.templates import refuse_templates
+from invertune_plugin.prompt_templates import refuse_templates
 
 CIFAR10 = (
     *("airplane", "automobile", "bird", "cat", "deer"),

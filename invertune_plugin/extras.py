@@ -25,5 +25,5 @@ def extra(module: str, name: str, purpose: str) -> ModuleType:
         package, *_ = module.split(".")
         raise InputError(
             f"Expected the package {package} for {purpose}, got none. "
-            f"Install it with: pip install 'invertune-plugin[{name}]'"
+            f"In a clone of this package run: pip install '.[{name}]'"
         ) from error

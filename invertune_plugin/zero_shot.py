@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import replacing
 from invertune_plugin.modes import evaluating
-from invertune_plugin.templates import refuse_templates
+from invertune_plugin.prompt_templates import refuse_templates
 
 Tokenizer = Callable[[list[str]], Tensor]
 MODES = {"training", "grad_checkpointing", "output_dict"}

@@ -306,7 +306,7 @@ def test_several_processes_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "accelerate", None)
     assert refusal() == (
         "Expected the package accelerate for several processes, got none. "
-        "Install it with: pip install 'invertune-plugin[distributed]'"
+        "In a clone of this package run: pip install '.[distributed]'"
     )
 
 

@@ -60,7 +60,7 @@ def reason_of(module: str, error: Exception, missing: Mapping[str, str]) -> str:
             "core/attacks/BAAT.py says which, and where they go."
         )
     elif cause.partition(".")[0] in _EXTRA:
-        advice = "Run `pip install 'invertune-plugin[toolbox]'`."
+        advice = "In a clone of this package run `pip install '.[toolbox]'`."
     else:
         advice = "Install what it misses, or use another class; the rest of the toolbox works."
     return f"Expected {module} to import, got {type(error).__name__}: {error}. {advice}"

@@ -11,7 +11,7 @@ from invertune_plugin.attacks.backdoors import drawn
 from invertune_plugin.config import named
 from invertune_plugin.data import Captions, mention
 from invertune_plugin.errors import InputError
-from invertune_plugin.templates import refuse_templates
+from invertune_plugin.prompt_templates import refuse_templates
 
 CaptionWriter = Callable[[int], Captions]
 

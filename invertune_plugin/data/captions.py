@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invertune_plugin.data.items import Captions, ImageSet, Texts, texts_of
 from invertune_plugin.errors import InputError
-from invertune_plugin.templates import refuse_templates
+from invertune_plugin.prompt_templates import refuse_templates
 
 
 class ClassCaptions:

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from invertune_plugin.errors import InputError
 
 Kind = Literal["auto", "umap", "pca"]
-EXTRA = "Install it with pip install 'invertune-plugin[flare]'"
+EXTRA = "In a clone of this package run pip install '.[flare]'"
 
 
 @dataclass(frozen=True)
