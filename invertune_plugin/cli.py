@@ -367,7 +367,9 @@ def check(
 
 @toolbox.command(name="run")
 def run_toolbox(
-    recipe: Annotated[str, typer.Argument(help="table, table_resnet18, attacks, defenses or a .yaml file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="table, table_resnet18, attacks, defenses or a .yaml file.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for results; goes on where it was stopped.")],
     seed: Annotated[list[int], typer.Option(min=0, max=MOST_SEED, help="May be repeated.")] = [0],  # noqa: B006
     path: Annotated[Path | None, typer.Option(help="The clone of BackdoorBox.")] = None,
