@@ -372,6 +372,17 @@ def test_a_heap_that_lies_obliquely_is_found_by_a_mixture() -> None:
     assert heap_by_mixture(within, Directions()) is None
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_class_with_fewer_samples_than_directions_has_no_heaps(seed: int) -> None:
+    """A discriminant parts any halves of 100 samples in 128 directions."""
+    rng = np.random.default_rng(seed)
+    predictions = np.repeat(np.arange(10), 100)
+    last = rng.normal(size=(1000, 128)) * np.exp(-np.arange(128) / 20)
+    last += 3 * rng.normal(size=(10, 128))[predictions]
+    values = rng.normal(size=(1000, 6))
+    assert all_heaps(values, predictions, last, Directions()) is None
+
+
 def test_a_heap_that_the_others_confirm_stays_whole_and_another_is_left_out() -> None:
     features, _ = second_heap()
     count, predictions = len(features.values), features.predictions

@@ -31,6 +31,9 @@ RANKS = (2, 3, 6, 12)
 """Principal components of a class that a mixture is fitted to where the first has no valley."""
 LEAST_DEPTH = 10.0
 """Of the valley of such a half: 24 or more for poison, at most 5.6 for others (CIFAR-10)."""
+PER_DIRECTION = 5
+"""Samples of a class for each direction that a discriminant within it sees; with fewer samples than
+directions it parts any halves of them."""
 CONFIRMED = 2 / 3
 """Least share of a heap that the common discriminant takes, for it to stay whole."""
 
@@ -77,8 +80,7 @@ def second_heaps(classes: Classes, last: np.ndarray, config: ValleyConfig) -> It
     allowed = replace(config, most_share=LARGEST_SIDE)
     for label in classes.of_size(LEAST_CLASS * config.least_samples):
         mine = classes.members(label)
-        within = last[mine].astype(np.float64)
-        within -= within.mean(0)
+        within = main_directions(last[mine].astype(np.float64))
         found = valley(along_main_direction(within), allowed)
         if found is not None:
             found = settled(within, found.part, shallow(config, LARGEST_SIDE)) or found
@@ -102,6 +104,16 @@ def heap_by_mixture(within: np.ndarray, config: ValleyConfig) -> Valley | None:
     halves = (settled(within, lighter_half(white[:, :rank]), least) for rank in RANKS)
     deep = [half for half in halves if half is not None and half.depth >= LEAST_DEPTH]
     return max(deep, key=lambda half: half.depth, default=None)
+
+
+def main_directions(values: np.ndarray) -> np.ndarray:
+    """Values ``[N, D]`` less their mean, of few samples in N / 5 main directions only."""
+    centred = values - values.mean(0)
+    most = max(max(RANKS), len(values) // PER_DIRECTION)
+    if most >= values.shape[1]:
+        return np.asarray(centred)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    return np.asarray(centred @ directions[:most].T)
 
 
 def along_main_direction(centred: np.ndarray) -> np.ndarray:
