@@ -19,7 +19,7 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
     """
 
     def made() -> str:
-        rows = read("flare", measure="purify", **training)
+        rows = once(read("flare", measure="purify", **training))
         lines = []
         for data in distinct(rows, "data"):
             found = only(rows, data=data)
@@ -35,6 +35,8 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
     return made
 
 
+SEARCH = ("data", "tower", "attack", "defense", "seed", "images", "epochs", "poisoned_rate")
+"""What tells searches apart."""
 PUBLISHED = "confirmed: false, clusters: {least_share: 0, persistence: 1}, most_of_classes: 1"
 SELECTIONS = {
     "adaptive": "flare",
@@ -52,7 +54,7 @@ def selections(training: Mapping[str, Any]) -> Callable[[], str]:
     """
 
     def made() -> str:
-        rows = read("flare", measure="purify", **training)
+        rows = once(read("flare", measure="purify", **training))
         columns = list(SELECTIONS.values())
         by_all = set.intersection(*(sets_of(only(rows, defense=by)) for by in columns[1:]))
         rows = [row for row in rows if sets_of([row]) <= by_all]
@@ -71,7 +73,7 @@ def clean_sizes(training: Mapping[str, Any], *purifiers: str) -> Callable[[], st
     """
 
     def made() -> str:
-        rows = read("flare", measure="purify", attack="none", **training)
+        rows = once(read("flare", measure="purify", attack="none", **training))
         lines = []
         for images, epochs in sorted({(row["images"], row["epochs"]) for row in rows}):
             same = only(rows, images=images, epochs=epochs)
@@ -81,6 +83,14 @@ def clean_sizes(training: Mapping[str, Any], *purifiers: str) -> Callable[[], st
         return markdown(["images", "epochs", "seeds", "CA", *map(short, purifiers)], lines)
 
     return made
+
+
+def once(rows: Rows) -> Rows:
+    """One row for each search: rather with a new training than without, rather in float32."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["retrained"], not row["bfloat16"])):
+        kept[tuple(row[key] for key in SEARCH)] = row
+    return [row for row in rows if kept[tuple(row[key] for key in SEARCH)] is row]
 
 
 def sets_of(rows: Rows) -> set[tuple[str, str, int]]:

@@ -109,7 +109,7 @@ def heap_by_mixture(within: np.ndarray, config: ValleyConfig) -> Valley | None:
 def main_directions(values: np.ndarray) -> np.ndarray:
     """Values ``[N, D]`` less their mean, of few samples in N / 5 main directions only."""
     centred = values - values.mean(0)
-    most = max(max(RANKS), len(values) // PER_DIRECTION)
+    most = max(*RANKS, len(values) // PER_DIRECTION)
     if most >= values.shape[1]:
         return np.asarray(centred)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
