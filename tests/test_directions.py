@@ -344,6 +344,7 @@ def test_from_images_of_a_clip(tower: str) -> None:
         (lambda: Directions(most_elsewhere=1), "most_elsewhere from 0"),
         (lambda: Directions(least_carried=0), "least_carried in"),
         (lambda: Directions(sure_depth=0.5), "sure_depth of 1"),
+        (lambda: Directions(sure_significance=-1), "sure_significance of 0 or more"),
         (
             lambda: directions(toy_classifier("rn"), InMemory(noise_images(30), [0] * 30)),
             "40 samples or more for parts of 20, got 30",

@@ -63,6 +63,8 @@ class Directions(ValleyConfig):
             ends of components. None does not ask.
         sure_depth: a valley of less depth counts only where its part carries, too: natural parts of
             a class have shallow ones. So does a part that is most of its classes.
+        sure_significance: a valley of so many standard deviations counts without that, too, however
+            shallow; natural parts are of few samples.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
@@ -72,6 +74,7 @@ class Directions(ValleyConfig):
     last_layer: bool = True
     least_carried: float | None = 0.4
     sure_depth: float = 25.0
+    sure_significance: float = 15.0
 
     def __post_init__(self) -> None:
         """Refuse settings without a meaning."""
@@ -84,15 +87,18 @@ class Directions(ValleyConfig):
             )
         if self.least_carried is not None and not 0 < self.least_carried <= 1:
             raise InputError(f"Expected least_carried in (0, 1] or none, got {self.least_carried}.")
-        if self.sure_depth < 1:
-            raise InputError(f"Expected sure_depth of 1 or more, got {self.sure_depth}.")
+        if self.sure_depth < 1 or self.sure_significance < 0:
+            raise InputError(
+                "Expected sure_depth of 1 or more and sure_significance of 0 or more, got "
+                f"{self.sure_depth} and {self.sure_significance}."
+            )
 
     def doubts(self, part: Valley, share: float) -> bool:
         """Whether a part was asked and does not carry, and is shallow or most of its classes."""
         if part.carried is None or self.least_carried is None:
             return False
-        unsure = part.depth < self.sure_depth or share > LARGEST_SIDE
-        return unsure and part.carried < self.least_carried
+        shallow = part.depth < self.sure_depth and part.significance < self.sure_significance
+        return (shallow or share > LARGEST_SIDE) and part.carried < self.least_carried
 
 
 def split(
