@@ -175,5 +175,3 @@ def test_a_shallow_part_counts_where_it_carries() -> None:
     found = split(features, Directions(), transplants=marked)
     assert len(set(found.poisoned) & set(chosen)) > 0.9 * len(chosen)
     assert split(features, Directions(sure_depth=1.0), transplants=plain).poisoned
-    sure = doubted.evidence["significances"][0]
-    assert split(features, Directions(sure_significance=sure - 0.1), transplants=plain).poisoned

@@ -19,6 +19,7 @@ from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.class_parts import LEAST_CLASS, shallow
 from invertune_plugin.defenses.purifiers.mixtures import lighter_half, settled, whitened
 from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes, class_means
+from invertune_plugin.defenses.purifiers.origins import by_origins
 from invertune_plugin.defenses.purifiers.parts import decided
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
@@ -46,6 +47,7 @@ def all_heaps(
     The discriminant sees FLARE's features and those of the last layer, less the means of classes;
     where it shows no valley the heaps stay as they are. A heap of which it takes most stays whole:
     its own class shows it more surely. One that has little in common with the others is left out.
+    Where one class alone has two heaps, the one of more origins is odd.
 
     Args:
         values: standardised features ``[N, L]``.
@@ -57,6 +59,8 @@ def all_heaps(
         return None
     classes = Classes.of(values, predictions)
     found = list(second_heaps(classes, last, config))
+    if len(found) == 1:
+        found = [by_origins(found[0], classes, last)]
     if (best := most_significant(found)) is None:
         return None
     part = np.sort(np.concatenate([one.part for one in found]))

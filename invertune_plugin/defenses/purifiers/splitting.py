@@ -25,6 +25,7 @@ from invertune_plugin.defenses.purifiers.components import all_components, views
 from invertune_plugin.defenses.purifiers.last_layer import all_heaps
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
 from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE
+from invertune_plugin.defenses.purifiers.origins import MIXED
 from invertune_plugin.defenses.purifiers.parts import (
     asked,
     decided,
@@ -63,8 +64,8 @@ class Directions(ValleyConfig):
             ends of components. None does not ask.
         sure_depth: a valley of less depth counts only where its part carries, too: natural parts of
             a class have shallow ones. So does a part that is most of its classes.
-        sure_significance: a valley of so many standard deviations counts without that, too, however
-            shallow; natural parts are of few samples.
+        sure_significance: a second heap of more origins (``by_origins``) whose valley has so many
+            standard deviations counts without that, too, however shallow.
     """
 
     features: FeatureConfig = field(default_factory=lambda: FeatureConfig("mean-and-largest"))
@@ -97,7 +98,9 @@ class Directions(ValleyConfig):
         """Whether a part was asked and does not carry, and is shallow or most of its classes."""
         if part.carried is None or self.least_carried is None:
             return False
-        shallow = part.depth < self.sure_depth and part.significance < self.sure_significance
+        mixed = part.mixed is not None and part.mixed >= MIXED
+        sure = mixed and part.significance >= self.sure_significance
+        shallow = part.depth < self.sure_depth and not sure
         return (shallow or share > LARGEST_SIDE) and part.carried < self.least_carried
 
 
@@ -142,6 +145,7 @@ def split(
         "parts": [len(one.part) for one in valleys],
         "classes": [one.label for one in valleys],
         "carried": [one.carried for one in valleys],
+        "mixed": [None if one.mixed is None else round(one.mixed, 2) for one in valleys],
         "share_of_classes": [round(share, 4) for share in shares],
     }
     if not sides:

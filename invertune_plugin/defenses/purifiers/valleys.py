@@ -57,6 +57,8 @@ class Valley:
         rank: principal components among which the component was found.
         label: class that it splits; None where it splits the whole set.
         carried: share of other images that the part carries to its class, where that was asked.
+        mixed: nats by which its samples are of more origins than the rest of their class, where
+            that was asked (``by_origins``).
     """
 
     part: np.ndarray
@@ -65,6 +67,7 @@ class Valley:
     rank: int = 1
     label: int | None = None
     carried: float | None = None
+    mixed: float | None = None
 
     def counts(self, config: ValleyConfig) -> bool:
         """Whether it is deep and significant enough."""
