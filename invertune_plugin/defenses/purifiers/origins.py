@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import entropy
 
 from invertune_plugin.defenses.purifiers.odd_side import Classes, class_means
 from invertune_plugin.defenses.purifiers.valleys import Valley
@@ -42,4 +41,5 @@ def by_origins(heap: Valley, classes: Classes, last: np.ndarray) -> Valley:
 def spread(samples: np.ndarray, means: np.ndarray) -> float:
     """Entropy, in nats, of which of the means ``[K, D]`` samples ``[N, D]`` are nearest to."""
     distances = (means**2).sum(1) - 2 * samples.astype(np.float64) @ means.T
-    return float(entropy(np.bincount(distances.argmin(1), minlength=len(means))))
+    shares = np.unique(distances.argmin(1), return_counts=True)[1] / len(samples)
+    return float(-(shares * np.log(shares)).sum())
