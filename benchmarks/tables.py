@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
-from flare_tables import directions, labelled, pairs, selections, speed
+from flare_tables import clean_sizes, directions, labelled, pairs, selections, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -163,6 +163,7 @@ def victim(rows: Rows) -> str:
 
 
 CIFAR_TRAINING = {"tower": "resnet18_narrow", "images": 10000, "epochs": 15}
+SEARCHES = ("flare", "directions")
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
@@ -171,6 +172,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
         *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
     "flare selections": selections(CIFAR_TRAINING),
+    "flare clean": clean_sizes({"data": "cifar10", "tower": "resnet18_narrow"}, *SEARCHES),
     "flare pairs": pairs,
     "flare speed": speed,
     "directions": directions,
