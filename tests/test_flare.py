@@ -405,12 +405,12 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: st
     )
     features, chosen = planted()
     if missing == "hdbscan":
-        with pytest.raises(InputError, match=r"hdbscan .*pip install 'invertune-plugin\[flare\]'"):
+        with pytest.raises(InputError, match=r"hdbscan .*pip install '\.\[flare\]'"):
             verdict(features, PCA)
         return
     found = verdict(features, replace(PCA, projection=ProjectionConfig("auto")))
     assert (found.poisoned, found.evidence["projection"]) == (chosen, "pca")
-    with pytest.raises(InputError, match=r"umap-learn .*'invertune-plugin\[flare\]', or use pca"):
+    with pytest.raises(InputError, match=r"umap-learn .*'\.\[flare\]', or use pca"):
         verdict(features, replace(PCA, projection=ProjectionConfig("umap")))
 
 

@@ -285,7 +285,7 @@ def test_bad_engines_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "distributed", None)
     for address, extra in (("ray", "ray"), ("tcp://127.0.0.1:1", "dask")):
-        with pytest.raises(InputError, match=rf"pip install 'invertune-plugin\[{extra}\]'"):
+        with pytest.raises(InputError, match=rf"pip install '\.\[{extra}\]'"):
             open_engine(scheduler=address)
 
 

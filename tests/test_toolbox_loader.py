@@ -186,7 +186,7 @@ def test_what_cannot_be_imported_is_a_placeholder(load: Load) -> None:
 
 def test_a_missing_library_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(InputError, match=r"pip install 'invertune-plugin\[toolbox\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[toolbox\]'"):
         load().ISSBA()
 
 

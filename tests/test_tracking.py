@@ -306,7 +306,7 @@ def test_a_missing_package_is_named_with_its_extra(
 ) -> None:
     for module in ("torch.utils.tensorboard", "mlflow", "wandb"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    message = rf"pip install 'invertune-plugin\[{kind}\]'"
+    message = rf"pip install '\.\[{kind}\]'"
     with pytest.raises(InputError, match=message), opened(f"{kind}:{tmp_path}", "run", {}):
         pass
 
