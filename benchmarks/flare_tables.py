@@ -133,20 +133,6 @@ def pairs() -> str:
     return markdown(["model", "attack", *(short(name) for name in columns)], lines)
 
 
-def rates() -> str:
-    """Purifiers of photographs with captions by the poisoned share, all victims that were run."""
-    rows = [row for row in read("flare_pairs", measure="pairs") if row.get("rate")]
-    columns = sorted(distinct(rows, "defense"), key=lambda name: (name != "flare", name))
-    lines = []
-    for recipe in sorted(distinct(rows, "recipe")):
-        for attack in sorted(distinct(only(rows, recipe=recipe), "attack")):
-            for rate in sorted({row["rate"] for row in only(rows, recipe=recipe, attack=attack)}):
-                same = only(rows, recipe=recipe, attack=attack, rate=rate)
-                cells = [searched(only(same, defense=name)) for name in columns]
-                lines.append([recipe, attack, f"{100 * rate:g} %", *cells])
-    return markdown(["model", "attack", "poisoned", *map(short, columns)], lines)
-
-
 def directions() -> str:
     """One purifier on all victims of the bench, a column for each model and seed."""
     rows = [

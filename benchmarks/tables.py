@@ -163,7 +163,6 @@ def victim(rows: Rows) -> str:
 
 
 CIFAR_TRAINING = {"tower": "resnet18_narrow", "images": 10000, "epochs": 15}
-SEARCHES = ("flare", "directions")
 TABLES: Mapping[str, Callable[[], str]] = {
     "repair": repairs,
     "attacks": attacks,
@@ -172,7 +171,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
         *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
     "flare selections": selections(CIFAR_TRAINING),
-    "flare clean": clean_sizes({"data": "cifar10", "tower": "resnet18_narrow"}, *SEARCHES),
+    "flare clean": clean_sizes(
+        {"data": "cifar10", "tower": "resnet18_narrow"}, "flare", "directions"
+    ),
     "flare pairs": pairs,
     "flare speed": speed,
     "directions": directions,
