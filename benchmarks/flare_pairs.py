@@ -25,8 +25,9 @@ from invertune_plugin.benchmark.bench.settings import recipe_in, settings_of_vic
 from invertune_plugin.benchmark.bench.training import trained_on
 from invertune_plugin.benchmark.detection import check_purifier, name_and_options, search_fields
 from invertune_plugin.benchmark.experiment.made_of import described
+from invertune_plugin.benchmark.experiment.measuring import measure_all
 from invertune_plugin.benchmark.experiment.victims import CLEAN
-from invertune_plugin.benchmark.record import Rows, merge_rows
+from invertune_plugin.benchmark.record import Rows, merge_rows, rate_fields
 from invertune_plugin.benchmark.report.removed_picture import write_removed
 from invertune_plugin.console import say
 from invertune_plugin.data import in_memory
@@ -58,10 +59,12 @@ def main(
     wanted = itertools.product(seed, on, victim, rate or [None])
     for number, base, attack, share in wanted:
         opened = open_trained(settings_of(attack, base, number, share), say)
+        suspect = measure_all(opened.suspect, opened.tests[0], opened.backdoors)
         for purifier in by:
             row: dict[str, Any] = {"measure": "pairs", "recipe": base}
             row |= {"tower": opened.recipe.model, "attack": attack, "seed": number}
             row |= {"rate": share, "defense": purifier}
+            row |= rate_fields("ca_before", suspect.ca) | rate_fields("asr_before", suspect.asr)
             row |= searched(opened, attack, number, purifier, pictures)
             merge_rows(out, [row], experiment, command_of)
             told = ("recipe", "attack", "rate", "defense", "outcome", "tpr", "fpr", "auroc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -119,8 +120,8 @@ def short(name: str) -> str:
 
 
 def pairs() -> str:
-    """Purifiers of image-caption pairs on the victims that FLARE has read, seed 0."""
-    rows = [row for row in read("flare_pairs", measure="pairs", seed=0) if not row.get("rate")]
+    """Purifiers of pairs of drawn scenes on the victims that FLARE has read, seed 0."""
+    rows = [row for row in on_drawn_scenes() if row["seed"] == 0]
     columns = sorted(
         distinct(rows, "defense"), key=lambda name: (not name.startswith("flare"), name)
     )
@@ -137,12 +138,40 @@ def directions() -> str:
     """One purifier on all victims of the bench, a column for each model and seed."""
     rows = [
         row | {"model": f"{row['recipe']}, seed {row['seed']}"}
-        for row in read("flare_pairs", measure="pairs", defense="directions")
-        if not row.get("rate")
+        for row in only(on_drawn_scenes(), defense="directions")
     ]
     models = sorted(distinct(rows, "model"))
     told = crossed(rows, "attack", none_first(rows), "model", models, searched)
     return markdown(["attack", *models], told)
+
+
+def shares(*recipes: str) -> Callable[[], str]:
+    """Purifiers of pairs by the share that is poisoned, a line per model, attack and share."""
+
+    def made() -> str:
+        rows = [row for name in recipes for row in read("flare_pairs", recipe=name)]
+        columns = sorted(distinct(rows, "defense"))
+        lines = []
+        for recipe, attack in itertools.product(distinct(rows, "recipe"), none_first(rows)):
+            of_victim = only(rows, recipe=recipe, attack=attack)
+            for share in sorted(set(map(share_of, of_victim))):
+                same = [row for row in of_victim if share_of(row) == share]
+                cells = [searched(only(same, defense=name)) for name in columns]
+                lines.append([recipe, attack, f"{share} %", victim(same), *cells])
+        return markdown(["model", "attack", "poisoned", "CA / ASR", *columns], lines)
+
+    return made
+
+
+def on_drawn_scenes() -> Rows:
+    """Searches of pairs of the victims as their recipes poison them."""
+    every = read("flare_pairs", measure="pairs")
+    return [row for row in every if row.get("rate") is None and row["recipe"].startswith("demo")]
+
+
+def share_of(row: Mapping[str, Any]) -> int:
+    """Percent of the pairs that are poisoned."""
+    return round(100 * row["poisoned"] / row["pairs"])
 
 
 def speed() -> str:
