@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from invertune_plugin.data import Items, Subset, batches, to_unit
+from invertune_plugin.defenses.flare.feature_table import FeatureTable
 from invertune_plugin.defenses.flare.norms import (
     Measure,
     Moments,
     MomentSums,
     Summary,
-    columns,
     eps_of,
     normalisation_layers,
     parts,
@@ -140,7 +140,7 @@ def abnormal_features(
     order = _order(len(dataset), settings.statistics_images if waits else 0, seed)
     for path in settings.spilled():
         refuse_existing(path)
-    table = _Table(len(dataset), settings)
+    table = FeatureTable(len(dataset), settings.measure, settings.spilled())
     device = next(model.parameters()).device
     done = 0
     at_end = last_linear_inputs(model, wanted=with_last)
@@ -161,49 +161,6 @@ def abnormal_features(
             if progress is not None:
                 progress(done, len(dataset))
     return Features(table.values, table.layers, table.predictions, done, table.last)
-
-
-class _Table:
-    """Features as they are read; summaries wait here for the statistics of their layer."""
-
-    def __init__(self, count: int, config: FeatureConfig) -> None:
-        self.count, self.config = count, config
-        self.predictions = np.zeros(count, dtype=np.int64)
-        self.layers: tuple[str, ...] = ()
-        self.places: dict[str, slice] = {}
-        self.values = np.empty((0, 0), dtype=np.float32)
-        self.waiting: dict[str, list[tuple[list[int], Summary]]] = {}
-        self.last: np.ndarray | None = None
-
-    def put(
-        self,
-        indices: list[int],
-        predictions: Tensor,
-        seen: Mapping[str, Summary],
-        moments: Mapping[str, Moments],
-    ) -> None:
-        if not self.layers:
-            for part in seen:
-                names = columns(part, self.config.measure)
-                self.places[part] = slice(len(self.layers), len(self.layers) + len(names))
-                self.layers += names
-            self.values = _allocated(self.count, len(self.layers), self.config.spilled()[:1])
-        self.predictions[indices] = predictions.cpu().numpy()
-        for name, found in seen.items():
-            self.waiting.setdefault(name, []).append((indices, found))
-        self.settle(moments)
-
-    def put_last(self, indices: list[int], values: Tensor) -> None:
-        if self.last is None:
-            self.last = _allocated(self.count, values.shape[1], self.config.spilled()[1:])
-        self.last[indices] = _within(self.last, values)
-
-    def settle(self, moments: Mapping[str, Moments]) -> None:
-        """Turn into features what waits for statistics that are known now."""
-        for name in self.waiting.keys() & moments.keys():
-            for indices, found in self.waiting.pop(name):
-                features = found.likelihood(moments[name], self.config.measure)
-                self.values[indices, self.places[name]] = _within(self.values, features)
 
 
 @contextmanager
@@ -289,16 +246,3 @@ def _read(logits: object) -> Tensor:
         f"Expected a classifier that gives logits [images, classes], got {came}. Wrap the model so "
         "that it returns logits only; a CLIP as a ZeroShotClassifier."
     )
-
-
-def _allocated(count: int, layers: int, spilled: tuple[Path, ...]) -> np.ndarray:
-    if not spilled:
-        return np.empty((count, layers), dtype=np.float32)
-    shape = (count, layers)
-    return np.lib.format.open_memmap(spilled[0], mode="w+", dtype=np.float16, shape=shape)
-
-
-def _within(table: np.ndarray, values: Tensor) -> np.ndarray:
-    """Values as a table can hold them: what is finite and beyond becomes its end."""
-    most, exact = float(np.finfo(table.dtype).max), values.float()
-    return torch.where(exact.isinf(), exact, exact.clamp(-most, most)).cpu().numpy()
