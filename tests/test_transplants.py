@@ -15,7 +15,7 @@ from invertune_plugin.defenses.flare.sides import standardised
 from invertune_plugin.defenses.purifiers.completing import completed
 from invertune_plugin.defenses.purifiers.splitting import Directions, split
 from invertune_plugin.defenses.purifiers.tails import SIZE, pure_tails
-from invertune_plugin.defenses.purifiers.transplants import Transplants
+from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
 from invertune_plugin.defenses.purifiers.valleys import Valley
 
 CLASSES, TARGET, SQUARE = 5, 3, 4
@@ -67,6 +67,19 @@ def test_a_trigger_carries_and_an_object_does_not() -> None:
     assert alone.carried(np.arange(20)) == 0.0, "no image of another class"
 
 
+def test_what_all_images_of_a_class_have_is_no_cause() -> None:
+    signs, poisoned = np.arange(200), np.arange(40)
+    every = asked(pictures(signs.tolist(), []))
+    of_signs = every.within(np.union1d(signs, np.flatnonzero(every.predictions != TARGET)))
+    assert of_signs.carried(poisoned) > 0.8
+    assert of_signs.beyond_its_class(poisoned) < 0.1, "the rest of the class carries as well"
+    among_others = asked(pictures(poisoned.tolist(), []))
+    assert among_others.beyond_its_class(poisoned) > 0.4
+    members = np.flatnonzero(among_others.predictions == TARGET)
+    most = members[: 1 - LEAST_REST]
+    assert among_others.beyond_its_class(most) == among_others.carried(most), "too few are left"
+
+
 class SkyReader(nn.Module):
     """Reads class 1 in images that are blue on average, else class 0."""
 
@@ -115,7 +128,7 @@ def test_poison_without_a_valley_is_found_by_what_it_carries() -> None:
     assert split(features, Directions(least_carried=None), transplants=model).poisoned == ()
     found = split(features, Directions(), transplants=model)
     assert set(found.evidence["classes"]) == {TARGET}
-    assert found.evidence["carried"][0] > 0.7
+    assert found.evidence["carried"][0] > 0.4
     assert found.evidence["depths"][0] == 1.0, "no valley"
     poisoned = set(found.poisoned)
     assert len(poisoned & set(chosen)) > 0.8 * len(chosen)

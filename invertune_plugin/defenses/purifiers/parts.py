@@ -75,18 +75,18 @@ def asked(
         least: share of images of other classes that is enough.
     """
     if found is not None:
-        alone = with_carried(found, transplants)
-        return grown(alone, values, predictions, transplants, least) or alone
+        whole = grown(found, values, predictions, transplants, least)
+        return whole or with_carried(found, transplants)
     parts = (
-        grown(with_carried(tail, transplants), values, predictions, transplants, least)
+        grown(tail, values, predictions, transplants, least)
         for tail in pure_tails(components, predictions)
     )
     return max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
 
 
 def with_carried(found: Valley, transplants: Transplants) -> Valley:
-    """A part with what it carries."""
-    return replace(found, carried=transplants.carried(found.part))
+    """A part with what it carries beyond the rest of its class."""
+    return replace(found, carried=transplants.beyond_its_class(found.part))
 
 
 def grown(
@@ -99,16 +99,17 @@ def grown(
     """A part that carries enough, completed; None where it does not, or the completed one.
 
     What a few samples have in common by chance fades from the mean of all of their kind; a trigger
-    stays.
+    stays. Only the completed one is compared with the rest of its class: before, that holds poison,
+    too.
 
     Args:
-        found: any part, with what it carries.
+        found: any part.
         values: standardised features ``[N, L]``.
         predictions: class that the model reads, ``[N]``.
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
-    if found.carried is None or found.carried < least:
+    if transplants.carried(found.part) < least:
         return None
     whole = with_carried(completed(found, values, predictions), transplants)
     return whole if whole.carried is not None and whole.carried >= least else None

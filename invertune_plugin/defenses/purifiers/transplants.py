@@ -3,7 +3,9 @@
 The mean image of a part that is read as one class, less the mean of images that are read otherwise,
 is added to some of these. Of poison the difference is the trigger, blurred: the model reads the
 class in what it is added to. Objects lie elsewhere in each image, so that of a natural part only a
-shade of the class is left, which moves few. The mean colour of the difference is left out, as many
+shade of the class is left, which moves few. Where objects lie at one place, as signs that were cut
+out do, the rest of the class carries as well; so a part counts by what it carries beyond that. The
+mean colour of the difference is left out, as many
 images have one in common: aeroplanes have a sky, and what is tinted like it is read as aeroplanes.
 So the model itself is asked whether a part is a cause, as a defender who inverts a trigger asks it.
 Not published; measured in docs/flare.md.
@@ -24,6 +26,8 @@ from invertune_plugin.modes import frozen
 MOST_OTHERS = 500
 """Images that are read otherwise, drawn at random, that their mean is taken of."""
 BATCH = 100
+LEAST_REST = 20
+"""Images of a class, a part of it aside, whose mean tells what the class has in common."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +62,36 @@ class Transplants:
         Args:
             part: indices of some samples, one or more; their class is the one that is read in most.
         """
-        label = int(np.bincount(self.predictions[part]).argmax())
+        return self._moved(part, self._label(part))
+
+    def beyond_its_class(self, part: np.ndarray) -> float:
+        """What a part carries that the rest of its class does not, in [0, 1].
+
+        The lesser share of what it carries as in ``carried`` and less the mean of the rest of its
+        class, minus the share that this rest carries. With fewer than ``LEAST_REST`` samples in the
+        rest there is nothing to compare with, and it is ``carried``.
+
+        Args:
+            part: indices of some samples, one or more.
+        """
+        label, whole = self._label(part), self.carried(part)
+        rest = np.setdiff1d(np.flatnonzero(self.predictions == label), part)
+        if not whole or len(rest) < LEAST_REST:
+            return whole
+        alone = self._moved(part, label, mean_image(Subset(self.dataset, rest.tolist())))
+        return max(0.0, min(whole, alone) - self._moved(rest, label))
+
+    def _label(self, part: np.ndarray) -> int:
+        return int(np.bincount(self.predictions[part]).argmax())
+
+    def _moved(self, part: np.ndarray, label: int, less: Tensor | None = None) -> float:
+        """Share of the probes read as a class with the mean of a part, less another mean."""
         if (self.predictions == label).all():
             return 0.0
         if label not in self._others:
             self._others[label] = self._read_otherwise(label)
         probes, others = self._others[label]
-        added = mean_image(Subset(self.dataset, part.tolist())) - others
+        added = mean_image(Subset(self.dataset, part.tolist())) - (others if less is None else less)
         moved = (probes + added - added.mean((1, 2), keepdim=True)).clamp(0, 1)
         device = next(self.model.parameters()).device
         with torch.no_grad(), frozen(self.model):

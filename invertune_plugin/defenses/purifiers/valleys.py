@@ -56,7 +56,8 @@ class Valley:
         significance: of their difference, in standard deviations.
         rank: principal components among which the component was found.
         label: class that it splits; None where it splits the whole set.
-        carried: share of other images that the part carries to its class, where that was asked.
+        carried: share of other images that the part carries to its class beyond what the rest of
+            it does, where that was asked.
         mixed: nats by which its samples are of more origins than the rest of their class, where
             that was asked (``by_origins``).
     """
