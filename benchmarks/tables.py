@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
-from flare_tables import clean_sizes, directions, labelled, pairs, selections, speed
+from flare_tables import clean_sizes, directions, labelled, pairs, selections, shares, speed
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -175,6 +175,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
         {"data": "cifar10", "tower": "resnet18_narrow"}, "flare", "directions"
     ),
     "flare pairs": pairs,
+    "flare shares": shares("real", "real_vit"),
     "flare speed": speed,
     "directions": directions,
     "bench": bench("demo", *REPAIRS, attacks=("none", "badclip", "badnets", "blended")),
