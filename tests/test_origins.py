@@ -21,6 +21,8 @@ class Silent(Transplants):
         """No image."""
         return 0.0
 
+    beyond_its_class = carried
+
 
 def two_heaps(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Class 0 has its own samples, which lean to class 1, and as many that lean to any other."""

@@ -166,6 +166,8 @@ class Fading(Transplants):
         """High for ends of components only."""
         return 0.9 if len(part) <= SIZE else 0.2
 
+    beyond_its_class = carried
+
 
 def test_what_fades_from_the_mean_of_a_kind_is_chance() -> None:
     features, data, _ = shoulder()

@@ -5,9 +5,9 @@ is added to some of these. Of poison the difference is the trigger, blurred: the
 class in what it is added to. Objects lie elsewhere in each image, so that of a natural part only a
 shade of the class is left, which moves few. Where objects lie at one place, as signs that were cut
 out do, the rest of the class carries as well; so a part counts by what it carries beyond that. The
-mean colour of the difference is left out, as many
-images have one in common: aeroplanes have a sky, and what is tinted like it is read as aeroplanes.
-So the model itself is asked whether a part is a cause, as a defender who inverts a trigger asks it.
+mean colour of the difference is left out, as many images have one in common: aeroplanes have a sky,
+and what is tinted like it is read as aeroplanes. So the model itself is asked whether a part is a
+cause, as a defender who inverts a trigger asks it.
 Not published; measured in docs/flare.md.
 """
 
@@ -62,7 +62,7 @@ class Transplants:
         Args:
             part: indices of some samples, one or more; their class is the one that is read in most.
         """
-        return self._moved(part, self._label(part))
+        return self._moved(self._mean(part), self._label(part))
 
     def beyond_its_class(self, part: np.ndarray) -> float:
         """What a part carries that the rest of its class does not, in [0, 1].
@@ -74,24 +74,29 @@ class Transplants:
         Args:
             part: indices of some samples, one or more.
         """
-        label, whole = self._label(part), self.carried(part)
+        label, mean = self._label(part), self._mean(part)
+        whole = self._moved(mean, label)
         rest = np.setdiff1d(np.flatnonzero(self.predictions == label), part)
         if not whole or len(rest) < LEAST_REST:
             return whole
-        alone = self._moved(part, label, mean_image(Subset(self.dataset, rest.tolist())))
-        return max(0.0, min(whole, alone) - self._moved(rest, label))
+        mean_of_rest = self._mean(rest)
+        alone = self._moved(mean, label, mean_of_rest)
+        return max(0.0, min(whole, alone) - self._moved(mean_of_rest, label))
 
     def _label(self, part: np.ndarray) -> int:
         return int(np.bincount(self.predictions[part]).argmax())
 
-    def _moved(self, part: np.ndarray, label: int, less: Tensor | None = None) -> float:
-        """Share of the probes read as a class with the mean of a part, less another mean."""
+    def _mean(self, chosen: np.ndarray) -> Tensor:
+        return mean_image(Subset(self.dataset, chosen.tolist()))
+
+    def _moved(self, mean: Tensor, label: int, less: Tensor | None = None) -> float:
+        """Share of the probes read as a class with a mean image, less that of others or another."""
         if (self.predictions == label).all():
             return 0.0
         if label not in self._others:
             self._others[label] = self._read_otherwise(label)
         probes, others = self._others[label]
-        added = mean_image(Subset(self.dataset, part.tolist())) - (others if less is None else less)
+        added = mean - (others if less is None else less)
         moved = (probes + added - added.mean((1, 2), keepdim=True)).clamp(0, 1)
         device = next(self.model.parameters()).device
         with torch.no_grad(), frozen(self.model):
@@ -104,7 +109,7 @@ class Transplants:
         others = draw.permutation(np.flatnonzero(self.predictions != label))[:MOST_OTHERS]
         probes = Subset(self.dataset, others[: self.probes].tolist())
         images = torch.cat([to_unit(some) for some, _ in batches(probes, BATCH)])
-        return images, mean_image(Subset(self.dataset, others.tolist()))
+        return images, self._mean(others)
 
 
 def mean_image(dataset: Items[Any]) -> Tensor:
