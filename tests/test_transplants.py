@@ -190,3 +190,22 @@ def test_a_shallow_part_counts_where_it_carries() -> None:
     found = split(features, Directions(), transplants=marked)
     assert len(set(found.poisoned) & set(chosen)) > 0.9 * len(chosen)
     assert split(features, Directions(sure_depth=1.0), transplants=plain).poisoned
+
+
+@pytest.mark.parametrize(
+    ("left", "marked", "taken"), [(30, True, True), (30, False, False), (5, True, False)]
+)
+def test_poison_that_is_nearly_its_whole_class_counts_where_it_carries(
+    left: int, marked: bool, taken: bool
+) -> None:
+    """Beyond what is left of the class; without that, and without a trigger, it does not."""
+    features, chosen = planted(300, COUNT, by=4.0)
+    features.predictions[features.predictions == TARGET] = 0
+    features.predictions[[*chosen, *np.setdiff1d(np.arange(COUNT), chosen)[:left]]] = TARGET
+    images = noise_images(COUNT, 8)
+    if marked:
+        images[chosen, :, :2, :2] = 255
+    model = Transplants(Reader(), InMemory(images, [0] * COUNT), features.predictions)
+    found = split(features, Directions(), transplants=model)
+    assert found.evidence["share_of_classes"][0] > Directions().most_of_classes
+    assert found.poisoned == (tuple(chosen) if taken else ())

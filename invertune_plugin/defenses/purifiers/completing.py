@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from invertune_plugin.defenses.flare.sides import discriminant_scores
-from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE
+from invertune_plugin.defenses.purifiers.transplants import LEAST_REST
 from invertune_plugin.defenses.purifiers.valleys import Valley
 
 OF_ONE_CLASS = 0.9
@@ -46,8 +46,8 @@ def of_its_kind(part: np.ndarray, values: np.ndarray, members: np.ndarray) -> np
         members: indices of the class.
 
     Returns:
-        Indices, sorted; those given where the part loses half of its samples or takes in most of
-        the class.
+        Indices, sorted; those given where the part loses half of its samples or leaves fewer
+        than ``LEAST_REST`` of the class, with which to compare what it carries.
     """
     found = part
     for _ in range(ROUNDS):
@@ -58,7 +58,7 @@ def of_its_kind(part: np.ndarray, values: np.ndarray, members: np.ndarray) -> np
         weights = [1 - inside.mean(), inside.mean()]
         halves = GaussianMixture(2, covariance_type="tied", means_init=means, weights_init=weights)
         upper = halves.fit_predict(scores[:, None]) == halves.means_.argmax()
-        if not len(part) / 2 < upper.sum() <= LARGEST_SIDE * len(members):
+        if not len(part) / 2 < upper.sum() <= len(members) - LEAST_REST:
             return part
         if np.array_equal(upper, inside):
             break

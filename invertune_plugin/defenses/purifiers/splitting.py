@@ -32,7 +32,7 @@ from invertune_plugin.defenses.purifiers.parts import (
     deepest_valley,
     with_carried,
 )
-from invertune_plugin.defenses.purifiers.transplants import Transplants
+from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -53,7 +53,8 @@ class Directions(ValleyConfig):
     Attributes:
         features: how the model is read.
         most_of_classes: a small part that holds more than this share of the classes that the model
-            reads in it is one of classes, and no poison.
+            reads in it is one of classes, and no poison; unless enough of its class is left to show
+            that the part carries what this rest does not (``carries_all``).
         by_class: look at each class by itself where the whole set shows no part.
         most_elsewhere: a part of one class counts where the others have at most so much of it,
             relative to the class: natural attributes occur in several.
@@ -103,6 +104,17 @@ class Directions(ValleyConfig):
         shallow = part.depth < self.sure_depth and not sure
         return (shallow or share > LARGEST_SIDE) and part.carried < self.least_carried
 
+    def carries_all(self, part: Valley, predictions: np.ndarray) -> bool:
+        """Whether a part of one class carries enough beyond what is left of the class.
+
+        Where classes are small, poison is nearly all that is read as its own.
+        """
+        if part.carried is None or self.least_carried is None:
+            return False
+        label = np.bincount(predictions[part.part]).argmax()
+        left = np.setdiff1d(np.flatnonzero(predictions == label), part.part)
+        return len(left) >= LEAST_REST and part.carried >= self.least_carried
+
 
 def split(
     features: Features, config: Directions, seed: int = 0, transplants: Transplants | None = None
@@ -134,7 +146,8 @@ def split(
             break
         valleys.append(found)
         shares.append(share_of_classes(predictions, found.part))
-        if shares[-1] <= config.most_of_classes and not config.doubts(found, shares[-1]):
+        poison = shares[-1] <= config.most_of_classes or config.carries_all(found, predictions)
+        if poison and not config.doubts(found, shares[-1]):
             sides.append(rest[found.part])
         rest = np.delete(rest, found.part)
     evidence: dict[str, Any] = {
