@@ -25,6 +25,7 @@ from invertune_plugin.defenses.flare.sides import (
     share_of_classes,
     standardised,
     suspicion,
+    told_apart,
 )
 from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig, select_subspace
 from invertune_plugin.defenses.flare.verdict import verdict
@@ -128,13 +129,17 @@ PCA = FlareConfig(projection=ProjectionConfig("pca"), clusters=ClusterConfig(min
 def planted(
     poisoned: int = 60, classes: float = 0.0, count: int = 600
 ) -> tuple[Features, list[int]]:
-    """Six layers: poison stands out in the first three, two classes in the last three."""
+    """Six layers: poison stands out in the first three, two classes in the last three.
+
+    Across the classes poison stands out a little there, too.
+    """
     rng = np.random.default_rng(0)
     values = rng.normal(size=(count, 6)) * 0.5
     labels = (rng.random(count) < 0.3).astype(np.int64)
     chosen = np.sort(rng.permutation(count)[:poisoned])
     labels[chosen] = 1
     values[chosen, :3] -= 12
+    values[chosen, 3:5] += (-2, 2)
     values[:, 3:] += classes * labels[:, None]
     names = tuple(f"layer{i}" for i in range(6))
     return Features(values.astype(np.float32), names, labels, count), chosen.tolist()
@@ -205,6 +210,7 @@ def test_a_class_that_splits_off_beside_the_poison_is_left(apart: float) -> None
     read[chosen] = 1
     values = rng.normal(size=(3000, 6)) * 0.5
     values[chosen, :3] -= 12
+    values[chosen, 3:5] += (-2, 2)
     values[odd_class, 3:] += apart
     features = Features(values.astype(np.float32), tuple("abcdef"), read, 3000)
     found = verdict(features, FlareConfig(projection=ProjectionConfig("pca")))
@@ -249,6 +255,7 @@ def test_what_another_projection_does_not_split_off_is_left(
     monkeypatch.setattr(module, "projected", torn)
     monkeypatch.setattr(module, "projection_kind", lambda _: "umap")
     features, _ = planted(0, 0.0, 2000)
+    features.values[np.union1d(first, second), 3:] += 3
     config = FlareConfig(subspace=SubspaceConfig("none"), confirmed=confirmed)
     found = verdict(features, config)
     if shared >= 220 or not confirmed:
@@ -257,6 +264,21 @@ def test_what_another_projection_does_not_split_off_is_left(
     assert (found.outcome, found.poisoned) == (Outcome.REJECTED, ())
     assert found.evidence["unconfirmed"] == [300]
     assert "1 split(s) did not come again in another projection" in found.reason
+
+
+def test_what_fades_in_the_later_layers_is_no_poison() -> None:
+    features, chosen = planted()
+    features.values[chosen, 3:5] -= (-2, 2)
+    found = verdict(features, PCA)
+    assert (found.outcome, found.poisoned) == (Outcome.REJECTED, ())
+    assert set(found.evidence["faded"]) == {60}
+    assert "4 split(s) fade in the later layers" in found.reason
+    assert verdict(features, replace(PCA, least_late=0.0)).poisoned == chosen
+
+
+def test_told_apart_by_hand() -> None:
+    """Of four pairs of a sample of the part and another, three are in order."""
+    assert told_apart(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1, 3])) == 0.75
 
 
 def test_all_samples_alike_is_no_split() -> None:
@@ -388,6 +410,7 @@ def test_a_model_that_learnt_nothing_fails_in_words() -> None:
         (lambda: SubspaceConfig(least_layers=0), "least_layers of 1 or more"),
         (lambda: ProjectionConfig(neighbours=1), "2 neighbours or more"),
         (lambda: FlareConfig(most_of_classes=0), "most_of_classes above 0"),
+        (lambda: FlareConfig(least_late=1.1), "least_late from 0 to 1"),
     ],
 )
 def test_settings_out_of_range(make: Callable[[], Any], message: str) -> None:

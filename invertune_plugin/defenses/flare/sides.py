@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import roc_auc_score
 
 
 def refined(values: np.ndarray, poisoned: np.ndarray, rounds: int = 30) -> np.ndarray:
@@ -44,6 +45,17 @@ def discriminant_scores(values: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
     side = np.isin(np.arange(len(values)), poisoned)
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values, side)
     return np.asarray(discriminant.decision_function(values))
+
+
+def told_apart(values: np.ndarray, chosen: np.ndarray) -> float:
+    """AUROC of the linear discriminant between a part of a set and the rest, on these samples.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        chosen: indices of the part, some of the samples.
+    """
+    side = np.isin(np.arange(len(values)), chosen)
+    return float(roc_auc_score(side, discriminant_scores(values, chosen)))
 
 
 def share_of_classes(predictions: np.ndarray, chosen: np.ndarray) -> float:

@@ -21,6 +21,7 @@ from invertune_plugin.defenses.flare.sides import (
     share_of_classes,
     standardised,
     suspicion,
+    told_apart,
 )
 from invertune_plugin.defenses.flare.subspace import SubspaceConfig, select_subspace
 from invertune_plugin.defenses.purify import Found
@@ -45,6 +46,9 @@ class FlareConfig:
         confirmed: a split counts only where a projection from another seed splits off the same
             samples, by ``SAME``; UMAP tears a set now here, now there. Not published, and not asked
             of PCA, which is always the same.
+        least_late: a split counts where the later half of all layers tells it from the rest with
+            this AUROC or a larger one (``told_apart``), as a backdoor changes what the model reads,
+            while what images have by nature fades; 0 asks nothing. Not published.
         refine: let a linear discriminant between the two sides, on all features, decide every
             sample anew (``refined``), as clusters leave out what lies between them, and give the
             scores; not published.
@@ -56,6 +60,7 @@ class FlareConfig:
     clusters: ClusterConfig = field(default_factory=ClusterConfig)
     most_of_classes: float = 0.9
     confirmed: bool = True
+    least_late: float = 0.8
     refine: bool = False
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class FlareConfig:
             raise InputError(
                 f"Expected most_of_classes above 0 and at most 1, got {self.most_of_classes}."
             )
+        if not 0 <= self.least_late <= 1:
+            raise InputError(f"Expected least_late from 0 to 1, got {self.least_late}.")
 
 
 def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
@@ -80,8 +87,10 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
     check_size(len(features.values), config)
     values = standardised(features.values)
     kind = projection_kind(config.projection.kind)
+    late = values[:, values.shape[1] // 2 :]
     shares: list[float] = []
     torn: list[int] = []
+    faded: list[int] = []
 
     def odd_parts(part: np.ndarray, seed: int) -> Split | None:
         places = projected(part, config.projection, seed)
@@ -98,6 +107,9 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         part = features.values[:, :kept].astype(np.float32)
         if not np.ptp(part, axis=0).any() or (split := odd_parts(part, seed)) is None:
             return None
+        if told_apart(late, split.poisoned) < config.least_late:
+            faded.append(len(split.poisoned))
+            return None
         if config.confirmed and kind == "umap":
             again = odd_parts(part, seed + 1)
             if again is None or _jaccard(split.poisoned, again.poisoned) < SAME:
@@ -113,6 +125,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "subspaces": found.tried,
         "projection": kind,
         "share_of_classes": [round(share, 4) for share in shares],
+        "faded": faded,
         "unconfirmed": torn,
     }
     if split is None:
@@ -122,6 +135,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
             f"No part of more than {config.clusters.min_cluster_size} of the {len(values)} samples "
             f"stands apart in {found.tried} subspaces"
             + (f"; {whole} cluster(s) are whole classes" * bool(whole))
+            + (f"; {len(faded)} split(s) fade in the later layers" * bool(faded))
             + (f"; {len(torn)} split(s) did not come again in another projection" * bool(torn))
             + "."
         )
@@ -137,6 +151,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "stability": split.stability,
         "persistence": None if np.isinf(split.persistence) else split.persistence,
         "depth": split.depth,
+        "late_auroc": told_apart(late, split.poisoned),
     }
     reason = (
         f"{len(poisoned)} of {len(values)} samples stand apart in the first {found.kept} of "
