@@ -399,3 +399,19 @@ def test_a_heap_that_the_others_confirm_stays_whole_and_another_is_left_out() ->
     assert found is not None
     assert set(poison) <= set(found.part)
     assert len(set(found.part) & set(natural)) < 0.1 * len(natural)
+
+
+@pytest.mark.parametrize(("classes", "found"), [([3], True), ([1, 3], False)])
+def test_what_is_most_of_several_classes_is_no_poison(classes: list[int], found: bool) -> None:
+    """Nine tenths of the classes are odd; of one class alone the second heap may be so large."""
+    features, _ = second_heap()
+    count, predictions = len(features.values), features.predictions
+    rng = np.random.default_rng(6)
+    inside = np.isin(predictions, classes)
+    few = inside & (np.arange(count) % 10 == 0)
+    values, last = rng.normal(size=features.values.shape), rng.normal(size=(count, 16))
+    last += 10 * rng.normal(size=(5, 16))[predictions]
+    last[few] += 8 * np.eye(16)[1]
+    values[inside & ~few] += 0.8
+    heaps = all_heaps(values, predictions, last, Directions())
+    assert (heaps is not None) == found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,8 @@ from toys import noise_images
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.sides import standardised
-from invertune_plugin.defenses.purifiers.completing import completed
+from invertune_plugin.defenses.purifiers.completing import Readings, completed
+from invertune_plugin.defenses.purifiers.parts import grown
 from invertune_plugin.defenses.purifiers.splitting import Directions, split
 from invertune_plugin.defenses.purifiers.tails import SIZE, pure_tails
 from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
@@ -77,7 +80,7 @@ def test_what_all_images_of_a_class_have_is_no_cause() -> None:
     assert among_others.beyond_its_class(poisoned) > 0.4
     members = np.flatnonzero(among_others.predictions == TARGET)
     most = members[: 1 - LEAST_REST]
-    assert among_others.beyond_its_class(most) == among_others.carried(most), "too few are left"
+    assert among_others.beyond_its_class(most) == 0.0, "too few are left"
 
 
 class SkyReader(nn.Module):
@@ -150,13 +153,28 @@ def test_a_part_of_one_class_is_completed_from_its_class() -> None:
     pure = mixed.copy()
     pure[chosen] = TARGET
     half = Valley(np.array(chosen[::2]), depth=3.0, significance=5.0)
-    whole = completed(half, values, pure)
+    whole = completed(half, Readings(values, pure))
     assert set(chosen) <= set(whole.part) | set(chosen[:3]), "three at most are left out"
     assert len(np.setdiff1d(whole.part, chosen)) <= 3
     assert (whole.depth, whole.significance) == (3.0, 5.0)
-    assert completed(half, values, mixed) is half
+    assert completed(half, Readings(values, mixed)) is half
     everything = Valley(np.flatnonzero(pure == TARGET), depth=3.0, significance=5.0)
-    assert completed(everything, values, pure).part.tolist() == everything.part.tolist()
+    assert completed(everything, Readings(values, pure)).part.tolist() == everything.part.tolist()
+
+
+def test_the_last_layer_completes_what_the_others_hide() -> None:
+    """Half of a class is poison that only the last layer tells apart; a part brings the rest."""
+    rng = np.random.default_rng(0)
+    values, predictions = rng.normal(size=(COUNT, 6)), np.arange(COUNT) % CLASSES
+    members = np.flatnonzero(predictions == TARGET)
+    poison = members[::2]
+    last = rng.normal(size=(COUNT, 8))
+    last[poison, 2] += 6
+    few = Valley(poison[:40], depth=1.0, significance=0.0)
+    hidden = completed(few, Readings(values, predictions))
+    assert len(np.intersect1d(hidden.part, poison)) < 0.9 * len(poison)
+    whole = completed(few, Readings(values, predictions, last))
+    assert len(np.setxor1d(whole.part, poison)) <= 5
 
 
 class Fading(Transplants):
@@ -209,3 +227,30 @@ def test_poison_that_is_nearly_its_whole_class_counts_where_it_carries(
     found = split(features, Directions(), transplants=model)
     assert found.evidence["share_of_classes"][0] > Directions().most_of_classes
     assert found.poisoned == (tuple(chosen) if taken else ())
+
+
+@pytest.mark.parametrize("origins", [1, 4])
+def test_what_carries_and_comes_from_one_class_is_no_poison(origins: int) -> None:
+    """Images of one object carry, too; a trigger brings images of all classes."""
+    features, data, chosen = shoulder()
+    rng = np.random.default_rng(1)
+    centres, read = 10 * np.eye(CLASSES, 16), features.predictions
+    others = np.array([label for label in range(CLASSES) if label != TARGET])
+    source = rng.choice(others, COUNT)
+    source[chosen] = rng.choice(others[:origins], len(chosen))
+    last = centres[read] + np.where(read == TARGET, 0.3, 0.0)[:, None] * centres[source]
+    last += 0.1 * rng.normal(size=last.shape)
+    last[chosen, -1] += 5
+    tail = Valley(np.array(chosen[::2]), 1.0, 0.0)
+    readings = Readings(standardised(features.values), read, last)
+    found = grown(tail, readings, Transplants(Reader(), data, read), 0.4)
+    assert (found is not None) == (origins > 1)
+
+
+def test_carries_by_hand() -> None:
+    part = Valley(np.arange(3), 1.0, 0.0, carried=0.5)
+    assert part.carries(0.5)
+    assert not part.carries(0.6)
+    assert not replace(part, carried=None).carries(0.1), "was not asked"
+    assert replace(part, mixed=-0.2).carries(0.5)
+    assert not replace(part, mixed=-0.3).carries(0.5), "of fewer origins than the rest"

@@ -46,7 +46,8 @@ def all_heaps(
 
     The discriminant sees FLARE's features and those of the last layer, less the means of classes;
     where it shows no valley the heaps stay as they are. A heap of which it takes most stays whole:
-    its own class shows it more surely. One that has little in common with the others is left out.
+    its own class shows it more surely. One that has little in common with the others is left out,
+    and of several one that is most of its class: no poison is that in several classes.
     Where one class alone has two heaps, the one of more origins is odd.
 
     Args:
@@ -59,6 +60,9 @@ def all_heaps(
         return None
     classes = Classes.of(values, predictions)
     found = list(second_heaps(classes, last, config))
+    if len(found) > 1:
+        sizes = np.bincount(predictions)
+        found = [one for one in found if len(one.part) <= LARGEST_SIDE * sizes[one.label]]
     if len(found) == 1:
         found = [by_origins(found[0], classes, last)]
     if (best := most_significant(found)) is None:

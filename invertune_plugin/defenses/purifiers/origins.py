@@ -31,11 +31,24 @@ def by_origins(heap: Valley, classes: Classes, last: np.ndarray) -> Valley:
     if heap.label is None:
         return heap
     rest = np.setdiff1d(classes.members(heap.label), heap.part)
-    means = class_means(last, classes.places)[classes.labels != heap.label]
-    mixed = spread(last[heap.part], means) - spread(last[rest], means)
+    mixed = more_mixed(heap.part, rest, last, classes.labels[classes.places])
     if mixed <= -MIXED:
         return replace(heap, part=rest, mixed=-mixed)
     return replace(heap, mixed=mixed)
+
+
+def more_mixed(part: np.ndarray, rest: np.ndarray, last: np.ndarray, read: np.ndarray) -> float:
+    """Nats by which the origins of a part of one class are more mixed than those of its rest.
+
+    Args:
+        part: indices of some samples of the class.
+        rest: indices of its others, one or more.
+        last: what the last layer takes in, ``[N, D]``.
+        read: class that the model reads, ``[N]``, of two or more.
+    """
+    labels, places = np.unique(read, return_inverse=True)
+    means = class_means(last, places)[labels != read[part[0]]]
+    return spread(last[part], means) - spread(last[rest], means)
 
 
 def spread(samples: np.ndarray, means: np.ndarray) -> float:

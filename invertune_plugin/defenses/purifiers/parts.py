@@ -9,9 +9,10 @@ import numpy as np
 
 from invertune_plugin.defenses.flare.sides import discriminant_scores, refined
 from invertune_plugin.defenses.purifiers.class_parts import SAME
-from invertune_plugin.defenses.purifiers.completing import completed
+from invertune_plugin.defenses.purifiers.completing import Readings, completed
+from invertune_plugin.defenses.purifiers.origins import more_mixed
 from invertune_plugin.defenses.purifiers.tails import pure_tails
-from invertune_plugin.defenses.purifiers.transplants import Transplants
+from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -55,8 +56,7 @@ def decided(found: Valley, values: np.ndarray, config: ValleyConfig) -> Valley |
 
 def asked(
     found: Valley | None,
-    values: np.ndarray,
-    predictions: np.ndarray,
+    readings: Readings,
     components: Sequence[tuple[int, np.ndarray]],
     transplants: Transplants,
     least: float,
@@ -68,18 +68,17 @@ def asked(
 
     Args:
         found: with a valley.
-        values: standardised features ``[N, L]``.
-        predictions: class that the model reads, ``[N]``.
+        readings: of all samples.
         components: ``[N]`` each, with the rank among which it was found.
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
     if found is not None:
-        whole = grown(found, values, predictions, transplants, least)
-        return whole or with_carried(found, transplants)
+        whole = grown(found, readings, transplants, least)
+        return whole or with_origins(with_carried(found, transplants), readings)
     parts = (
-        grown(tail, values, predictions, transplants, least)
-        for tail in pure_tails(components, predictions)
+        grown(tail, readings, transplants, least)
+        for tail in pure_tails(components, readings.predictions)
     )
     return max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
 
@@ -91,8 +90,7 @@ def with_carried(found: Valley, transplants: Transplants) -> Valley:
 
 def grown(
     found: Valley,
-    values: np.ndarray,
-    predictions: np.ndarray,
+    readings: Readings,
     transplants: Transplants,
     least: float,
 ) -> Valley | None:
@@ -100,16 +98,26 @@ def grown(
 
     What a few samples have in common by chance fades from the mean of all of their kind; a trigger
     stays. Only the completed one is compared with the rest of its class: before, that holds poison,
-    too.
+    too. Images of one object carry as well where it lies at one place, but come from fewer classes
+    than the rest (``LEAST_MIXED``), poison from more.
 
     Args:
         found: any part.
-        values: standardised features ``[N, L]``.
-        predictions: class that the model reads, ``[N]``.
+        readings: of all samples.
         transplants: of these samples.
         least: share of images of other classes that is enough.
     """
     if transplants.carried(found.part) < least:
         return None
-    whole = with_carried(completed(found, values, predictions), transplants)
-    return whole if whole.carried is not None and whole.carried >= least else None
+    whole = with_origins(with_carried(completed(found, readings), transplants), readings)
+    return whole if whole.carries(least) else None
+
+
+def with_origins(found: Valley, readings: Readings) -> Valley:
+    """A part with how mixed its origins are, where the last layer was read and it has a rest."""
+    label = np.bincount(readings.predictions[found.part]).argmax()
+    members = np.flatnonzero(readings.predictions == label)
+    part, rest = np.intersect1d(found.part, members), np.setdiff1d(members, found.part)
+    if readings.last is None or len(rest) < LEAST_REST or len(members) == len(readings.values):
+        return found
+    return replace(found, mixed=more_mixed(part, rest, readings.last, readings.predictions))

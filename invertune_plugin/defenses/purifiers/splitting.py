@@ -21,6 +21,7 @@ from invertune_plugin.defenses.flare.sides import (
     suspicion,
 )
 from invertune_plugin.defenses.purifiers.class_parts import part_of_a_class
+from invertune_plugin.defenses.purifiers.completing import Readings
 from invertune_plugin.defenses.purifiers.components import all_components, views_of
 from invertune_plugin.defenses.purifiers.last_layer import all_heaps
 from invertune_plugin.defenses.purifiers.mixtures import half_of_a_class
@@ -32,7 +33,7 @@ from invertune_plugin.defenses.purifiers.parts import (
     deepest_valley,
     with_carried,
 )
-from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
+from invertune_plugin.defenses.purifiers.transplants import Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
     Valley,
     ValleyConfig,
@@ -53,8 +54,8 @@ class Directions(ValleyConfig):
     Attributes:
         features: how the model is read.
         most_of_classes: a small part that holds more than this share of the classes that the model
-            reads in it is one of classes, and no poison; unless enough of its class is left to show
-            that the part carries what this rest does not (``carries_all``).
+            reads in it is one of classes, and no poison; unless it carries what the rest of its
+            class does not: where classes are small, poison is nearly all that is read as one.
         by_class: look at each class by itself where the whole set shows no part.
         most_elsewhere: a part of one class counts where the others have at most so much of it,
             relative to the class: natural attributes occur in several.
@@ -102,18 +103,11 @@ class Directions(ValleyConfig):
         mixed = part.mixed is not None and part.mixed >= MIXED
         sure = mixed and part.significance >= self.sure_significance
         shallow = part.depth < self.sure_depth and not sure
-        return (shallow or share > LARGEST_SIDE) and part.carried < self.least_carried
+        return (shallow or share > LARGEST_SIDE) and not self.carries(part)
 
-    def carries_all(self, part: Valley, predictions: np.ndarray) -> bool:
-        """Whether a part of one class carries enough beyond what is left of the class.
-
-        Where classes are small, poison is nearly all that is read as its own.
-        """
-        if part.carried is None or self.least_carried is None:
-            return False
-        label = np.bincount(predictions[part.part]).argmax()
-        left = np.setdiff1d(np.flatnonzero(predictions == label), part.part)
-        return len(left) >= LEAST_REST and part.carried >= self.least_carried
+    def carries(self, part: Valley) -> bool:
+        """Whether a part was asked and carries enough beyond the rest of its class."""
+        return self.least_carried is not None and part.carries(self.least_carried)
 
 
 def split(
@@ -131,6 +125,7 @@ def split(
         transplants: of the model and the set; without them nothing is carried.
     """
     values, views = standardised(features.values), views_of(features.layers)
+    readings = Readings(values, features.predictions, features.last)
     rest, sides, valleys, shares = np.arange(len(values)), [], [], []
     heaps = all_heaps(values, features.predictions, features.last, config)
     if transplants is not None and heaps is not None and heaps.label is not None:
@@ -138,15 +133,15 @@ def split(
     for _ in range(MOST_PARTS):
         if len(rest) < 2 * config.least_samples:
             break
-        predictions = features.predictions[rest]
+        some = readings.within(rest)
         ask = None if transplants is None else transplants.within(rest)
-        found = heaps or searched(values[rest], predictions, views, config, seed, ask)
+        found = heaps or searched(some, views, config, seed, ask)
         heaps = None
         if found is None:
             break
         valleys.append(found)
-        shares.append(share_of_classes(predictions, found.part))
-        poison = shares[-1] <= config.most_of_classes or config.carries_all(found, predictions)
+        shares.append(share_of_classes(some.predictions, found.part))
+        poison = shares[-1] <= config.most_of_classes or config.carries(found)
         if poison and not config.doubts(found, shares[-1]):
             sides.append(rest[found.part])
         rest = np.delete(rest, found.part)
@@ -182,8 +177,7 @@ def split(
 
 
 def searched(
-    values: np.ndarray,
-    predictions: np.ndarray,
+    readings: Readings,
     views: Sequence[list[int]],
     config: Directions,
     seed: int,
@@ -192,13 +186,13 @@ def searched(
     """One part of a set, or of one of its classes, by FLARE's features; None where none is left.
 
     Args:
-        values: standardised features ``[N, L]``.
-        predictions: class that the model reads, ``[N]``.
+        readings: of these samples.
         views: columns that are searched together.
         config: settings.
         seed: of components and mixtures.
         transplants: of these samples; without them nothing is carried.
     """
+    values, predictions = readings.values, readings.predictions
     components = all_components(values, views, seed)
     found = deepest_valley(components, config)
     if found is not None:
@@ -210,4 +204,4 @@ def searched(
         )
     if transplants is None or config.least_carried is None:
         return found
-    return asked(found, values, predictions, components, transplants, config.least_carried)
+    return asked(found, readings, components, transplants, config.least_carried)

@@ -65,11 +65,11 @@ class Transplants:
         return self._moved(self._mean(part), self._label(part))
 
     def beyond_its_class(self, part: np.ndarray) -> float:
-        """What a part carries that the rest of its class does not, in [0, 1].
+        """What a part carries of that which the rest of its class does not, in [0, 1].
 
         The lesser share of what it carries as in ``carried`` and less the mean of the rest of its
-        class, minus the share that this rest carries. With fewer than ``LEAST_REST`` samples in the
-        rest there is nothing to compare with, and it is ``carried``.
+        class, minus the share that this rest carries; relative to what the rest leaves. 0 with
+        fewer than ``LEAST_REST`` samples in the rest, for then there is nothing to compare with.
 
         Args:
             part: indices of some samples, one or more.
@@ -78,10 +78,11 @@ class Transplants:
         whole = self._moved(mean, label)
         rest = np.setdiff1d(np.flatnonzero(self.predictions == label), part)
         if not whole or len(rest) < LEAST_REST:
-            return whole
+            return 0.0
         mean_of_rest = self._mean(rest)
         alone = self._moved(mean, label, mean_of_rest)
-        return max(0.0, min(whole, alone) - self._moved(mean_of_rest, label))
+        by_rest = self._moved(mean_of_rest, label)
+        return max(0.0, min(whole, alone) - by_rest) / (1 - by_rest) if by_rest < 1 else 0.0
 
     def _label(self, part: np.ndarray) -> int:
         return int(np.bincount(self.predictions[part]).argmax())

@@ -14,6 +14,9 @@ BINS = 12
 """Of the histogram, per bandwidth."""
 FAR = 100.0
 """Robust deviations; what lies beyond counts as there."""
+LEAST_MIXED = -0.2
+"""Nats by which the origins of what carries may be less mixed than those of the rest of its class:
+0.2 to 0.9 less for the natural parts that carry most, 0.05 less to 0.8 more for poison (GTSRB)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Valley:
         carried: share of other images that the part carries to its class beyond what the rest of
             it does, where that was asked.
         mixed: nats by which its samples are of more origins than the rest of their class, where
-            that was asked (``by_origins``).
+            that was asked (``more_mixed``).
     """
 
     part: np.ndarray
@@ -73,6 +76,14 @@ class Valley:
     def counts(self, config: ValleyConfig) -> bool:
         """Whether it is deep and significant enough."""
         return self.depth >= config.depth and self.significance >= config.significance
+
+    def carries(self, least: float) -> bool:
+        """Whether it carries so much, and as a trigger does, which brings samples of all classes.
+
+        Images of one object at one place carry, too, but come from fewer classes than the rest.
+        """
+        natural = self.mixed is not None and self.mixed < LEAST_MIXED
+        return self.carried is not None and self.carried >= least and not natural
 
 
 def valley(component: np.ndarray, config: ValleyConfig, rank: int = 1) -> Valley | None:
