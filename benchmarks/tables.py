@@ -12,7 +12,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
-from flare_tables import clean_sizes, directions, labelled, pairs, selections, shares, speed
+from flare_tables import (
+    clean_sizes,
+    directions,
+    labelled,
+    pairs,
+    selections,
+    shares,
+    speed,
+    trained_again,
+)
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
 ROOT = Path(__file__).parent.parent
@@ -170,6 +179,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
         CIFAR_TRAINING,
         *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
+    "flare retrained": trained_again(CIFAR_TRAINING),
     "flare selections": selections(CIFAR_TRAINING),
     "flare clean": clean_sizes(
         {"data": "cifar10", "tower": "resnet18_narrow"}, "flare", "directions"
