@@ -104,17 +104,18 @@ def side_by_mixture(part: np.ndarray, within: np.ndarray) -> np.ndarray:
     Unlike a line that is drawn anew it weighs every sample, so that a fifth of a side brings it.
 
     Args:
-        part: indices of some samples, not all.
+        part: indices of some samples, one or more.
         within: readings of the class ``[N, D]``.
 
     Returns:
-        Indices, sorted; those given where ``allowed`` refuses, or the class is too small.
+        Indices, sorted; those given where ``allowed`` refuses, the class is too small, or they are
+        all of it.
     """
     rank = min(RANK, *(size // PER_DIRECTION for size in within.shape))
-    if rank < 1:
+    inside = np.isin(np.arange(len(within)), part)
+    if rank < 1 or inside.all():
         return part
     places = PCA(rank, svd_solver="full").fit_transform(within)
-    inside = np.isin(np.arange(len(within)), part)
     means = [places[side].mean(0) for side in (~inside, inside)]
     weights = [1 - inside.mean(), inside.mean()]
     halves = GaussianMixture(2, covariance_type="tied", means_init=means, weights_init=weights)
