@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from flare_attacks import RATE, planted, poisoned, success
+from flare_attacks import ATTACKS, RATE, planted, poisoned, success
 from flare_rows import Setting, command_of, described, detected, experiment, flat
 from safetensors.torch import load_model, save_model
 
@@ -90,6 +90,8 @@ class Arena:
         row |= flat(self.before, "before")
         if not retrain or found.outcome is Outcome.FAILED:
             return row
+        if self.poisoned is None:
+            row["asr_of"] = self.misread()
         if not found.poisoned:
             row |= flat(self.before, "after")
         else:
@@ -98,6 +100,15 @@ class Arena:
             after = self.rates(self.trained(rest, {"on": "rest", "removed": removed}))
             row |= flat(after, "after")
         return row
+
+    def misread(self) -> dict[str, float]:
+        """ASR of each attack on this network, which has not seen it: what no purifier undercuts."""
+        rates = {}
+        for name in ATTACKS:
+            attack = poisoned(self.train, name, self.classes, self.setting.seed)
+            if attack is not None:
+                rates[name] = success(self.model, attack, self.test).value
+        return rates
 
     @cached_property
     def before(self) -> dict[str, Rate]:

@@ -107,9 +107,7 @@ def victim(rows: Rows) -> str:
 
 
 def trained_again(training: Mapping[str, Any]) -> Callable[[], str]:
-    """What training on what a purifier keeps gives, a line for each new training.
-
-    CA of a clean training is that of the same images and seed without poison.
+    """ASR and CA after training on what a purifier keeps, a line for each new training.
 
     Args:
         training: fields of the rows that say how the networks were trained.
@@ -117,28 +115,27 @@ def trained_again(training: Mapping[str, Any]) -> Callable[[], str]:
 
     def made() -> str:
         rows = once(read("flare", measure="purify", **training))
+        again = [row for row in rows if "asr_after" in row]
         lines = []
-        for row in sorted(rows, key=lambda row: (row["data"], row["attack"], row["defense"])):
-            if "asr_after" not in row:
-                continue
-            clean = only(rows, attack="none", data=row["data"], seed=row["seed"])
-            told = [row["data"], row["attack"], str(row["seed"]), short(row["defense"])]
-            told += [searched([row]), f"{mean([row], 'asr_before')} -> {mean([row], 'asr_after')}"]
-            told += [f"{mean([row], 'ca_before')} -> {mean([row], 'ca_after')}"]
-            lines.append([*told, mean(clean[:1], "ca_before")])
-        head = [
-            "data",
-            "attack",
-            "seed",
-            "purifier",
-            "found",
-            "ASR",
-            "CA",
-            "CA of a clean training",
-        ]
-        return markdown(head, lines)
+        for row in sorted(again, key=lambda row: (row["data"], row["attack"], row["defense"])):
+            never, cells = never_poisoned(rows, row), []
+            for rate in ("asr", "ca"):
+                cell = f"{mean([row], f'{rate}_before')} -> {mean([row], f'{rate}_after')}"
+                cells.append(cell + (f" ({mean([never], rate)})" if never else ""))
+            told = row["data"], row["attack"], str(row["seed"]), short(row["defense"])
+            lines.append([*told, searched([row]), *cells])
+        head = ["data", "attack", "seed", "purifier", "found"]
+        return markdown([*head, "ASR (of a clean training)", "CA (of a clean training)"], lines)
 
     return made
+
+
+def never_poisoned(rows: Rows, row: Mapping[str, Any]) -> dict[str, float]:
+    """ASR and CA of the network of the same images and seed without poison; empty where not run."""
+    for clean in only(rows, attack="none", data=row["data"], seed=row["seed"]):
+        if "asr_of" in clean:
+            return {"asr": clean["asr_of"][row["attack"]], "ca": clean["ca_before"]}
+    return {}
 
 
 def short(name: str) -> str:

@@ -82,6 +82,22 @@ def test_searches_of_other_trainings_and_failed_ones_are_told_apart() -> None:
     assert found([fine, failed]) == "failed 1 of 2: The model has not learnt."
 
 
+def test_a_new_training_is_held_against_a_clean_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where the clean one of the same seed has met the attack."""
+    tables = script("flare_tables")
+    fields = {"data": "gtsrb", "tower": "t", "images": 9, "epochs": 1, "retrained": True}
+    fields |= {"bfloat16": False, "defense": "flare {xi: 1}", "fpr": 0.0, "poisoned_rate": 0.1}
+    poisoned = fields | {"attack": "ut-blend", "tpr": 1.0, "auroc": 1.0, "asr_before": 0.9}
+    poisoned |= {"asr_after": 0.24, "ca_before": 0.7, "ca_after": 0.71}
+    clean = fields | {"attack": "none", "seed": 0, "ca_before": 0.72, "asr_of": {"ut-blend": 0.25}}
+    rows = [clean, poisoned | {"seed": 0}, poisoned | {"seed": 1}]
+    monkeypatch.setattr(tables, "read", lambda *_, **__: rows)
+    first, second = tables.trained_again({})().splitlines()[2:]
+    told = "| gtsrb | ut-blend | 0 | flare | 100.0 / 0.0 (1.000) | 90.0 -> 24.0 (25.0) |"
+    assert first == f"{told} 70.0 -> 71.0 (72.0) |"
+    assert second.endswith("| 90.0 -> 24.0 | 70.0 -> 71.0 |")
+
+
 def test_rows_of_a_benchmark_belong_to_all_that_shapes_them() -> None:
     flare = script("flare_rows")
     training = flare.ClassifierTraining(epochs=2)
