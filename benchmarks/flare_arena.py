@@ -91,7 +91,7 @@ class Arena:
         if not retrain or found.outcome is Outcome.FAILED:
             return row
         if self.poisoned is None:
-            row["asr_of"] = self.misread()
+            row["asr_of"] = self.misread
         if not found.poisoned:
             row |= flat(self.before, "after")
         else:
@@ -101,6 +101,7 @@ class Arena:
             row |= flat(after, "after")
         return row
 
+    @cached_property
     def misread(self) -> dict[str, float]:
         """ASR of each attack on this network, which has not seen it: what no purifier undercuts."""
         rates = {}

@@ -74,6 +74,16 @@ def share_of_classes(predictions: np.ndarray, chosen: np.ndarray) -> float:
     return float((inside / np.maximum(every, 1))[predictions[chosen]].mean())
 
 
+def commonest_class(predictions: np.ndarray, chosen: np.ndarray) -> int:
+    """The class that is read in most of some samples.
+
+    Args:
+        predictions: class of all samples, ``[N]``.
+        chosen: indices, one or more.
+    """
+    return int(np.bincount(predictions[chosen]).argmax())
+
+
 def suspicion(values: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
     """A score per sample, ``[N]``: distance from the clean median less that from the poisoned one.
 

@@ -91,6 +91,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
     shares: list[float] = []
     torn: list[int] = []
     faded: list[int] = []
+    late_aurocs: list[float] = []
 
     def odd_parts(part: np.ndarray, seed: int) -> Split | None:
         places = projected(part, config.projection, seed)
@@ -107,7 +108,8 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         part = features.values[:, :kept].astype(np.float32)
         if not np.ptp(part, axis=0).any() or (split := odd_parts(part, seed)) is None:
             return None
-        if told_apart(late, split.poisoned) < config.least_late:
+        late_aurocs.append(told_apart(late, split.poisoned))
+        if late_aurocs[-1] < config.least_late:
             faded.append(len(split.poisoned))
             return None
         if config.confirmed and kind == "umap":
@@ -151,7 +153,7 @@ def verdict(features: Features, config: FlareConfig, seed: int = 0) -> Found:
         "stability": split.stability,
         "persistence": None if np.isinf(split.persistence) else split.persistence,
         "depth": split.depth,
-        "late_auroc": told_apart(late, split.poisoned),
+        "late_auroc": late_aurocs[-1],
     }
     reason = (
         f"{len(poisoned)} of {len(values)} samples stand apart in the first {found.kept} of "

@@ -15,7 +15,11 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from invertune_plugin.defenses.flare.sides import discriminant_scores, standardised
+from invertune_plugin.defenses.flare.sides import (
+    commonest_class,
+    discriminant_scores,
+    standardised,
+)
 from invertune_plugin.defenses.purifiers.transplants import LEAST_REST
 from invertune_plugin.defenses.purifiers.valleys import Valley
 
@@ -56,7 +60,7 @@ def completed(found: Valley, readings: Readings) -> Valley:
         readings: of all samples.
     """
     predictions = readings.predictions
-    label = int(np.bincount(predictions[found.part]).argmax())
+    label = commonest_class(predictions, found.part)
     inside = found.part[predictions[found.part] == label]
     if len(inside) < OF_ONE_CLASS * len(found.part):
         return found
@@ -90,11 +94,12 @@ def of_its_kind(part: np.ndarray, values: np.ndarray, members: np.ndarray) -> np
         weights = [1 - inside.mean(), inside.mean()]
         halves = GaussianMixture(2, covariance_type="tied", means_init=means, weights_init=weights)
         upper = halves.fit_predict(scores[:, None]) == halves.means_.argmax()
-        if not allowed(np.flatnonzero(upper), part, len(members)):
+        new = members[upper]
+        if not allowed(new, part, len(members)):
             return part
         if np.array_equal(upper, inside):
             break
-        found = members[upper]
+        found = new
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from invertune_plugin.defenses.flare.sides import discriminant_scores, refined
+from invertune_plugin.defenses.flare.sides import commonest_class, discriminant_scores, refined
 from invertune_plugin.defenses.purifiers.class_parts import SAME
 from invertune_plugin.defenses.purifiers.completing import Readings, completed
 from invertune_plugin.defenses.purifiers.origins import more_mixed
@@ -109,15 +109,20 @@ def grown(
     """
     if transplants.carried(found.part) < least:
         return None
-    whole = with_origins(with_carried(completed(found, readings), transplants), readings)
+    whole = with_carried(completed(found, readings), transplants)
+    if not whole.carries(least):
+        return None
+    whole = with_origins(whole, readings)
     return whole if whole.carries(least) else None
 
 
 def with_origins(found: Valley, readings: Readings) -> Valley:
     """A part with how mixed its origins are, where the last layer was read and it has a rest."""
-    label = np.bincount(readings.predictions[found.part]).argmax()
+    if readings.last is None:
+        return found
+    label = commonest_class(readings.predictions, found.part)
     members = np.flatnonzero(readings.predictions == label)
     part, rest = np.intersect1d(found.part, members), np.setdiff1d(members, found.part)
-    if readings.last is None or len(rest) < LEAST_REST or len(members) == len(readings.values):
+    if len(rest) < LEAST_REST or len(members) == len(readings.values):
         return found
     return replace(found, mixed=more_mixed(part, rest, readings.last, readings.predictions))

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from invertune_plugin.data import Items, Subset, batches, to_unit
+from invertune_plugin.defenses.flare.sides import commonest_class
 from invertune_plugin.modes import frozen
 
 MOST_OTHERS = 500
@@ -62,7 +63,7 @@ class Transplants:
         Args:
             part: indices of some samples, one or more; their class is the one that is read in most.
         """
-        return self._moved(self._mean(part), self._label(part))
+        return self._moved(self._mean(part), commonest_class(self.predictions, part))
 
     def beyond_its_class(self, part: np.ndarray) -> float:
         """What a part carries of that which the rest of its class does not, in [0, 1].
@@ -74,7 +75,7 @@ class Transplants:
         Args:
             part: indices of some samples, one or more.
         """
-        label, mean = self._label(part), self._mean(part)
+        label, mean = commonest_class(self.predictions, part), self._mean(part)
         whole = self._moved(mean, label)
         rest = np.setdiff1d(np.flatnonzero(self.predictions == label), part)
         if not whole or len(rest) < LEAST_REST:
@@ -83,9 +84,6 @@ class Transplants:
         alone = self._moved(mean, label, mean_of_rest)
         by_rest = self._moved(mean_of_rest, label)
         return max(0.0, min(whole, alone) - by_rest) / (1 - by_rest) if by_rest < 1 else 0.0
-
-    def _label(self, part: np.ndarray) -> int:
-        return int(np.bincount(self.predictions[part]).argmax())
 
     def _mean(self, chosen: np.ndarray) -> Tensor:
         return mean_image(Subset(self.dataset, chosen.tolist()))
