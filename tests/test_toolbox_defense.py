@@ -420,6 +420,7 @@ def test_required_keys_are_enough(core: Any, folder: DatasetFolder, tmp_path: Pa
 
 @pytest.mark.toolbox
 def test_invertune_stands_beside_the_other_defenses(core: Any, folder: DatasetFolder) -> None:
+    torch.manual_seed(0)
     model = core.models.ResNet(18, len(NAMES))
     invertune = core.InverTune(
         train_dataset=folder,
