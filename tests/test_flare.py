@@ -447,3 +447,13 @@ def test_umap_finds_the_same_and_places_samples_that_it_was_not_fitted_to() -> N
     places = projected(features.values, config, seed=1)
     assert places.shape == (600, 2)
     assert np.array_equal(places, projected(features.values, config, seed=1))
+
+
+def test_a_side_of_one_sample_is_told_apart_without_a_warning(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    values = np.random.default_rng(0).normal(size=(100, 3))
+    values[7] += 9
+    scores = discriminant_scores(values, np.array([7]))
+    assert scores.argmax() == 7
+    assert not recwarn.list

@@ -30,7 +30,7 @@ class ProjectionConfig:
 
     kind: Kind = "auto"
     neighbours: int = 40
-    fitted: int = 50_000
+    fitted: int = 25_000
 
     def __post_init__(self) -> None:
         """Refuse settings that project nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
@@ -25,8 +26,7 @@ def refined(values: np.ndarray, poisoned: np.ndarray, rounds: int = 30) -> np.nd
     """
     side = np.isin(np.arange(len(values)), poisoned)
     for _ in range(rounds):
-        discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        new = discriminant.fit(values, side).predict(values)
+        new = discriminant(values, side).predict(values)
         if not len(poisoned) / 2 < new.sum() < len(values) / 2:
             return poisoned
         if (new == side).all():
@@ -43,8 +43,20 @@ def discriminant_scores(values: np.ndarray, poisoned: np.ndarray) -> np.ndarray:
         poisoned: indices of the poisoned side, some of the samples.
     """
     side = np.isin(np.arange(len(values)), poisoned)
-    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values, side)
-    return np.asarray(discriminant.decision_function(values))
+    return np.asarray(discriminant(values, side).decision_function(values))
+
+
+def discriminant(values: np.ndarray, side: np.ndarray) -> LinearDiscriminantAnalysis:
+    """The linear discriminant, with a shrunk covariance, that tells a side from the other.
+
+    Args:
+        values: standardised features ``[N, L]``.
+        side: whether a sample is of the side, ``[N]``. One of a single sample adds no covariance,
+            of which scikit-learn would warn.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Only one sample available")
+        return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(values, side)
 
 
 def told_apart(values: np.ndarray, chosen: np.ndarray) -> float:

@@ -45,10 +45,11 @@ def all_heaps(
     """The second heaps of all classes, decided anew by one discriminant; None where there is none.
 
     The discriminant sees FLARE's features and those of the last layer, less the means of classes;
-    where it shows no valley the heaps stay as they are. A heap of which it takes most stays whole:
-    its own class shows it more surely. One that has little in common with the others is left out,
-    and of several one that is most of its class: no poison is that in several classes.
-    Where one class alone has two heaps, the one of more origins is odd.
+    where it shows no valley the heaps stay as they are. Of several classes it decides once more
+    with the means, which lean towards the poison the more the smaller a class is. A heap of which
+    it takes most stays whole: its own class shows it more surely. One that has little in common
+    with the others is left out, and of several one that is most of its class: no poison is that in
+    several classes. Where one class alone has two heaps, the one of more origins is odd.
 
     Args:
         values: standardised features ``[N, L]``.
@@ -73,6 +74,8 @@ def all_heaps(
     alike = decided(heaps, both, config)
     if alike is None:
         return heaps
+    if len(found) > 1:
+        alike = decided(alike, np.hstack([values, standardised(last)]), config) or alike
     whole = [heap.part for heap in found if np.isin(heap.part, alike.part).mean() >= CONFIRMED]
     return replace(alike, part=np.unique(np.concatenate([alike.part, *whole])))
 
