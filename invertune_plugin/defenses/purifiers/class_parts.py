@@ -2,7 +2,7 @@
 
 All-to-one poison is read as one class. Of that class it is a large part, so that a direction in
 which the whole set hides it shows a valley there. Natural attributes split classes, too, but they
-occur in several: a part of poison lies in one. Not published; measured in docs/flare.md.
+occur in several: a part of poison lies in one. Not published; measured in docs/directions.md.
 """
 
 from __future__ import annotations

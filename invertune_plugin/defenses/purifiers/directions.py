@@ -9,7 +9,7 @@ whole set shows no valley, each class that the model reads is looked at by itsel
 falls into halves is looked at in any case. Of a classifier, second heaps of its classes before the
 last layer are looked for first. Where no valley is left, the ends of the components are put into
 other images: poison carries them to its class. Not published; measured beside FLARE in
-docs/flare.md.
+docs/directions.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A network that was trained on labels moves each class together there (neural col
 along the main direction of the class, where spectral signatures (Tran et al. 2018) look for it, and
 there is a valley between the two. A CLIP is trained on captions: its embeddings keep apart all that
 they tell apart, so that each class has many heaps and this is not looked at. Not published;
-measured in docs/flare.md.
+measured in docs/directions.md.
 """
 
 from __future__ import annotations

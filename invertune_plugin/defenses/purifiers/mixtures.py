@@ -3,7 +3,7 @@
 Such a class has no small part, and no independent component of the set need show a valley there. A
 mixture of two Gaussians with one covariance tells the halves apart, and the discriminant between
 them shows the valley. The half that lies farther from the other classes is the poison. Not
-published; measured in docs/flare.md.
+published; measured in docs/directions.md.
 """
 
 from __future__ import annotations

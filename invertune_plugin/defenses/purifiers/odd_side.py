@@ -2,7 +2,7 @@
 
 Poison that is as much as half of what a model reads as a class cannot be told by its size. The
 layers show a trigger by values that no class has, so that its side lies farther off. Not published;
-measured in docs/flare.md.
+measured in docs/directions.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What a trigger brings to a class comes from all others, and before the last layer each sample still
 leans towards its own. The samples of the class itself lean towards the few that resemble it. So of
 two heaps of one class the poison is the one of many origins, whatever the trigger looks like. Not
-published; measured in docs/flare.md.
+published; measured in docs/directions.md.
 """
 
 from __future__ import annotations

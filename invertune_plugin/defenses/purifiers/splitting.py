@@ -2,7 +2,7 @@
 
 What is no part of poison is told by what the model reads: whole classes, and parts that are shallow
 or most of their classes and carry no other image to these. Not published; measured in
-docs/flare.md.
+docs/directions.md.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ out do, the rest of the class carries as well; so a part counts by what it carri
 mean colour of the difference is left out, as many images have one in common: aeroplanes have a sky,
 and what is tinted like it is read as aeroplanes. So the model itself is asked whether a part is a
 cause, as a defender who inverts a trigger asks it.
-Not published; measured in docs/flare.md.
+Not published; measured in docs/directions.md.
 """
 
 from __future__ import annotations
