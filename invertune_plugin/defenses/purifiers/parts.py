@@ -99,7 +99,8 @@ def grown(
     What a few samples have in common by chance fades from the mean of all of their kind; a trigger
     stays. Only the completed one is compared with the rest of its class: before, that holds poison,
     too. Images of one object carry as well where it lies at one place, but come from fewer classes
-    than the rest (``LEAST_MIXED``), poison from more.
+    than the rest (``LEAST_MIXED``), poison from more. Where the completed one does not count, it is
+    completed once more from halves of its class, most of which may be poison.
 
     Args:
         found: any part.
@@ -109,11 +110,12 @@ def grown(
     """
     if transplants.carried(found.part) < least:
         return None
-    whole = with_carried(completed(found, readings), transplants)
-    if not whole.carries(least):
-        return None
-    whole = with_origins(whole, readings)
-    return whole if whole.carries(least) else None
+    for halves in (False, True):
+        whole = with_carried(completed(found, readings, halves), transplants)
+        if whole.carries(least):
+            whole = with_origins(whole, readings)
+            return whole if whole.carries(least) else None
+    return None
 
 
 def with_origins(found: Valley, readings: Readings) -> Valley:
