@@ -36,8 +36,8 @@ def directions(
     """Find the poisoned samples of a set in one forward pass over it; as ``flare``.
 
     Where no valley is left, up to 40 ends of components are put into 100 images each, and those
-    that carry up to six times more when completed: beyond that pass up to 28,000 forward passes over
-    single images for each part that is taken away, and as many for none.
+    that carry up to six times more when completed: beyond that pass up to 28,000 forward passes
+    over single images for each part that is taken away, and as many for none.
 
     Raises:
         InputError: too few samples, no normalisation layers, or an untrained model.
