@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -457,3 +458,17 @@ def test_a_side_of_one_sample_is_told_apart_without_a_warning(
     scores = discriminant_scores(values, np.array([7]))
     assert scores.argmax() == 7
     assert not recwarn.list
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="numba takes one thread there")
+def test_umap_leaves_torch_its_threads() -> None:
+    """Numba's OpenMP sets the threads of the whole process to all cores."""
+    pytest.importorskip("umap", reason="needs umap-learn")
+    before = torch.get_num_threads()
+    values = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    try:
+        torch.set_num_threads(1)
+        projected(values, ProjectionConfig("umap", neighbours=10))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
