@@ -180,18 +180,6 @@ def test_the_last_layer_completes_what_the_others_hide() -> None:
     assert whole.part.tolist() == members.tolist(), "nothing is left to tell it from"
 
 
-def test_a_few_of_what_is_most_of_a_class_bring_the_rest_from_its_halves() -> None:
-    """Begun at the few and the rest, a twentieth of the class gets no Gaussian of its own."""
-    rng = np.random.default_rng(0)
-    values, predictions = rng.normal(size=(COUNT, 6)), np.arange(COUNT) % CLASSES
-    poison = np.flatnonzero(predictions == TARGET)[:280]
-    values[poison, 2] += 5
-    few = Valley(poison[:20], depth=1.0, significance=0.0)
-    assert completed(few, Readings(values, predictions)).part.tolist() == few.part.tolist()
-    whole = completed(few, Readings(values, predictions), halves=True)
-    assert len(np.setxor1d(whole.part, poison)) <= 8
-
-
 class Fading(Transplants):
     """A few samples carry, all of their kind do not."""
 

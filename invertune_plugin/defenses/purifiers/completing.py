@@ -52,14 +52,12 @@ class Readings:
         return Readings(self.values[chosen], self.predictions[chosen], last)
 
 
-def completed(found: Valley, readings: Readings, halves: bool = False) -> Valley:
+def completed(found: Valley, readings: Readings) -> Valley:
     """A part and all that is of its kind; as it was where it is not one of a single class.
 
     Args:
         found: any part.
         readings: of all samples.
-        halves: begin at the halves of the class along the line, not at the part and its rest: a
-            small part of a large side is too rare for a Gaussian of its own.
     """
     predictions = readings.predictions
     label = commonest_class(predictions, found.part)
@@ -67,7 +65,7 @@ def completed(found: Valley, readings: Readings, halves: bool = False) -> Valley
     if len(inside) < OF_ONE_CLASS * len(found.part):
         return found
     members = np.flatnonzero(predictions == label)
-    kind = of_its_kind(inside, readings.values, members, halves)
+    kind = of_its_kind(inside, readings.values, members)
     if readings.last is not None:
         both = np.hstack([readings.values[members], standardised(readings.last[members])])
         within = side_by_mixture(np.flatnonzero(np.isin(members, kind)), both)
@@ -75,28 +73,25 @@ def completed(found: Valley, readings: Readings, halves: bool = False) -> Valley
     return replace(found, part=np.union1d(found.part, kind))
 
 
-def of_its_kind(
-    part: np.ndarray, values: np.ndarray, members: np.ndarray, halves: bool = False
-) -> np.ndarray:
+def of_its_kind(part: np.ndarray, values: np.ndarray, members: np.ndarray) -> np.ndarray:
     """The upper one of two Gaussians of a class, of which a part is known; decided until it stays.
 
     Args:
         part: indices of some members of the class.
         values: standardised features ``[N, L]``.
         members: indices of the class.
-        halves: as ``completed``; the first time.
 
     Returns:
         Indices, sorted; those given where the part loses half of its samples or leaves fewer
         than ``LEAST_REST`` of the class, with which to compare what it carries.
     """
     found = part
-    for number in range(ROUNDS):
+    for _ in range(ROUNDS):
         scores, inside = discriminant_scores(values, found)[members], np.isin(members, found)
         if inside.all():
             return part
-        first = scores > np.median(scores) if halves and number == 0 else inside
-        upper = larger_side(scores[:, None], first)
+        halves = two_gaussians(scores[:, None], inside)
+        upper = halves.predict(scores[:, None]) == halves.means_.argmax()
         new = members[upper]
         if not allowed(new, part, len(members)):
             return part
@@ -128,18 +123,18 @@ def side_by_mixture(part: np.ndarray, within: np.ndarray) -> np.ndarray:
     return found if allowed(found, part, len(within)) else part
 
 
-def larger_side(scores: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Which of values ``[N, 1]`` are of the Gaussian with the larger mean; begun at a side."""
-    halves = two_gaussians(scores, side)
-    return np.asarray(halves.predict(scores) == halves.means_.argmax())
-
-
 def two_gaussians(places: np.ndarray, side: np.ndarray) -> GaussianMixture:
-    """Two Gaussians with one covariance, of which the second begins at a side ``[N]``."""
+    """Two Gaussians with one covariance, of which the second begins at a side.
+
+    Args:
+        places: ``[N, D]``.
+        side: whether a sample is of the side, ``[N]``; some are.
+    """
     means = [places[those].mean(0) for those in (~side, side)]
     weights = [1 - side.mean(), side.mean()]
-    halves = GaussianMixture(2, covariance_type="tied", means_init=means, weights_init=weights)
-    return halves.fit(places)
+    return GaussianMixture(
+        2, covariance_type="tied", means_init=means, weights_init=weights, random_state=0
+    ).fit(places)
 
 
 def allowed(found: np.ndarray, part: np.ndarray, members: int) -> bool:

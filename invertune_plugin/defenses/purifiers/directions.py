@@ -7,8 +7,8 @@ splits the set where its density has a valley that is deep and that chance does 
 it splits off is taken away, and the rest is searched again, until nothing stands apart. Where the
 whole set shows no valley, each class that the model reads is looked at by itself; whether a class
 falls into halves is looked at in any case. Of a classifier, second heaps of its classes before the
-last layer are looked for first. Where no valley is left, the ends of the components are put into
-other images: poison carries them to its class. Not published; measured beside FLARE in
+last layer are looked for first. Where no valley is left, classes and the ends of the components are
+put into other images: poison carries them to its class. Not published; measured beside FLARE in
 docs/directions.md.
 """
 
@@ -35,9 +35,10 @@ def directions(
 ) -> Purified:
     """Find the poisoned samples of a set in one forward pass over it; as ``flare``.
 
-    Where no valley is left, up to 40 ends of components are put into 100 images each, and those
-    that carry up to six times more when completed: beyond that pass up to 28,000 forward passes
-    over single images for each part that is taken away, and as many for none.
+    Where no valley is left, up to 40 classes and as many ends of components are put into 100 images
+    each, those ends that carry three times more when completed, and a class that is cut 114 times:
+    beyond that pass up to 32,000 forward passes over single images for each part that is taken
+    away, and as many for none.
 
     Raises:
         InputError: too few samples, no normalisation layers, or an untrained model.

@@ -11,6 +11,7 @@ from invertune_plugin.defenses.flare.sides import commonest_class, discriminant_
 from invertune_plugin.defenses.purifiers.class_parts import SAME
 from invertune_plugin.defenses.purifiers.completing import Readings, completed
 from invertune_plugin.defenses.purifiers.origins import more_mixed
+from invertune_plugin.defenses.purifiers.poisoned_classes import most_of_a_class
 from invertune_plugin.defenses.purifiers.tails import pure_tails
 from invertune_plugin.defenses.purifiers.transplants import LEAST_REST, Transplants
 from invertune_plugin.defenses.purifiers.valleys import (
@@ -63,8 +64,8 @@ def asked(
 ) -> Valley | None:
     """A part with what it carries, completed where that is enough.
 
-    Where there is no part, what grows from the end of a component and carries other images to its
-    class best; None where that is not enough.
+    Where there is no part, most of a class, if that alone carries; else what grows from the end of
+    a component and carries other images to its class best; None where that is not enough.
 
     Args:
         found: with a valley.
@@ -76,6 +77,9 @@ def asked(
     if found is not None:
         whole = grown(found, readings, transplants, least)
         return whole or with_origins(with_carried(found, transplants), readings)
+    most = most_of_a_class(readings, transplants, least)
+    if most is not None and (most := with_origins(most, readings)).carries(least):
+        return most
     parts = (
         grown(tail, readings, transplants, least)
         for tail in pure_tails(components, readings.predictions)
@@ -99,8 +103,7 @@ def grown(
     What a few samples have in common by chance fades from the mean of all of their kind; a trigger
     stays. Only the completed one is compared with the rest of its class: before, that holds poison,
     too. Images of one object carry as well where it lies at one place, but come from fewer classes
-    than the rest (``LEAST_MIXED``), poison from more. Where the completed one does not count, it is
-    completed once more from halves of its class, most of which may be poison.
+    than the rest (``LEAST_MIXED``), poison from more.
 
     Args:
         found: any part.
@@ -110,12 +113,11 @@ def grown(
     """
     if transplants.carried(found.part) < least:
         return None
-    for halves in (False, True):
-        whole = with_carried(completed(found, readings, halves), transplants)
-        if whole.carries(least):
-            whole = with_origins(whole, readings)
-            return whole if whole.carries(least) else None
-    return None
+    whole = with_carried(completed(found, readings), transplants)
+    if not whole.carries(least):
+        return None
+    whole = with_origins(whole, readings)
+    return whole if whole.carries(least) else None
 
 
 def with_origins(found: Valley, readings: Readings) -> Valley:

@@ -116,7 +116,7 @@ def split(
     """The parts that stand apart, one after the other, each decided anew by a discriminant.
 
     Second heaps before the last layer are looked for first, where it was read, then a part of the
-    whole set, then one of a class, then an end of a component that carries others to its class.
+    whole set, then one of a class, then most of a class or an end of a component that carries.
 
     Args:
         features: ``[N, L]``, with predictions.

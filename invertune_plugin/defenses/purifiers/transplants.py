@@ -83,7 +83,7 @@ class Transplants:
         mean_of_rest = self._mean(rest)
         alone = self._moved(mean, label, mean_of_rest)
         by_rest = self._moved(mean_of_rest, label)
-        return max(0.0, min(whole, alone) - by_rest) / (1 - by_rest) if by_rest < 1 else 0.0
+        return beyond(min(whole, alone), by_rest)
 
     def _mean(self, chosen: np.ndarray) -> Tensor:
         return mean_image(Subset(self.dataset, chosen.tolist()))
@@ -109,6 +109,11 @@ class Transplants:
         probes = Subset(self.dataset, others[: self.probes].tolist())
         images = torch.cat([to_unit(some) for some, _ in batches(probes, BATCH)])
         return images, self._mean(others)
+
+
+def beyond(carried: float, by_others: float) -> float:
+    """What is carried more than by others, relative to what these leave; in [0, 1]."""
+    return max(0.0, carried - by_others) / (1 - by_others) if by_others < 1 else 0.0
 
 
 def mean_image(dataset: Items[Any]) -> Tensor:
