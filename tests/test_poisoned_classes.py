@@ -38,6 +38,17 @@ def test_a_class_of_poison_is_cut_where_what_is_left_carries_no_more() -> None:
     assert len(np.setdiff1d(found.part, poison)) < OWN / 2
 
 
+def test_copies_of_one_sample_are_cut_as_one() -> None:
+    """Cuts above which nothing is left are none."""
+    readings, transplants, poison = mostly_poison()
+    readings.values[poison] = readings.values[poison[0]]
+    found = most_of_a_class(readings, transplants, 0.4)
+    assert found is not None
+    assert set(poison) <= set(found.part)
+    readings.values[:] = 1.0
+    assert most_of_a_class(readings, transplants, 0.4) is None
+
+
 def test_no_class_carries_in_clean_images() -> None:
     readings, _, _ = mostly_poison()
     transplants = Transplants(Reader(), pictures([], []), readings.predictions)

@@ -52,7 +52,8 @@ def most_of_a_class(readings: Readings, transplants: Transplants, least: float) 
         least: as ``carrying_class``; of the part and its rest, too.
 
     Returns:
-        Without a valley; None where no class or no part of it carries enough.
+        Without a valley; None where no class or no part of it carries enough. Copies of one sample
+        stay on one side of a cut.
     """
     label = carrying_class(readings, transplants, least)
     if label is None:
@@ -61,7 +62,10 @@ def most_of_a_class(readings: Readings, transplants: Transplants, least: float) 
     carried = 0.0
     for _ in range(ROUNDS):
         scores = discriminant_scores(readings.values, part)[mine]
-        above = [mine[scores > cut] for cut in np.quantile(scores, CUTS)]
+        every = [mine[scores > cut] for cut in np.quantile(scores, CUTS)]
+        above = [some for some in every if len(some)]
+        if not above:
+            return None
         shares = [transplants.beyond_its_class(some) for some in above]
         best = int(np.argmax(shares))
         part, carried = above[best], shares[best]
