@@ -46,6 +46,10 @@ class Readings:
     predictions: np.ndarray
     last: np.ndarray | None = None
 
+    def members(self, label: int) -> np.ndarray:
+        """Indices of what is read as a class, sorted."""
+        return np.flatnonzero(self.predictions == label)
+
     def within(self, chosen: np.ndarray) -> Readings:
         """The same of some samples alone."""
         last = None if self.last is None else self.last[chosen]
@@ -64,7 +68,7 @@ def completed(found: Valley, readings: Readings) -> Valley:
     inside = found.part[predictions[found.part] == label]
     if len(inside) < OF_ONE_CLASS * len(found.part):
         return found
-    members = np.flatnonzero(predictions == label)
+    members = readings.members(label)
     kind = of_its_kind(inside, readings.values, members)
     if readings.last is not None:
         both = np.hstack([readings.values[members], standardised(readings.last[members])])

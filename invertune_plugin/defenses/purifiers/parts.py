@@ -78,7 +78,7 @@ def asked(
         whole = grown(found, readings, transplants, least)
         return whole or with_origins(with_carried(found, transplants), readings)
     most = most_of_a_class(readings, transplants, least)
-    if most is not None and (most := with_origins(most, readings)).carries(least):
+    if most is not None and (most := counted(most, readings, least)) is not None:
         return most
     parts = (
         grown(tail, readings, transplants, least)
@@ -113,11 +113,15 @@ def grown(
     """
     if transplants.carried(found.part) < least:
         return None
-    whole = with_carried(completed(found, readings), transplants)
-    if not whole.carries(least):
+    return counted(with_carried(completed(found, readings), transplants), readings, least)
+
+
+def counted(found: Valley, readings: Readings, least: float) -> Valley | None:
+    """A part that was asked what it carries, with its origins; None where either is too little."""
+    if not found.carries(least):
         return None
-    whole = with_origins(whole, readings)
-    return whole if whole.carries(least) else None
+    found = with_origins(found, readings)
+    return found if found.carries(least) else None
 
 
 def with_origins(found: Valley, readings: Readings) -> Valley:
@@ -125,7 +129,7 @@ def with_origins(found: Valley, readings: Readings) -> Valley:
     if readings.last is None:
         return found
     label = commonest_class(readings.predictions, found.part)
-    members = np.flatnonzero(readings.predictions == label)
+    members = readings.members(label)
     part, rest = np.intersect1d(found.part, members), np.setdiff1d(members, found.part)
     if len(rest) < LEAST_REST or len(members) == len(readings.values):
         return found

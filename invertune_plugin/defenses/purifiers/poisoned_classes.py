@@ -37,7 +37,7 @@ def carrying_class(readings: Readings, transplants: Transplants, least: float) -
     asked = asked[sizes[asked] >= 2 * LEAST_REST]
     if len(asked) < 2:
         return None
-    carried = [transplants.carried(members(readings, int(label))) for label in asked]
+    carried = [transplants.carried(readings.members(int(label))) for label in asked]
     second, first = np.argsort(carried, kind="stable")[-2:]
     enough = beyond(carried[first], carried[second]) >= least
     return int(asked[first]) if enough else None
@@ -49,16 +49,16 @@ def most_of_a_class(readings: Readings, transplants: Transplants, least: float) 
     Args:
         readings: of all samples.
         transplants: of these samples.
-        least: as ``carrying_class``; of the part and its rest, too.
+        least: as ``carrying_class``.
 
     Returns:
-        Without a valley; None where no class or no part of it carries enough. Copies of one sample
-        stay on one side of a cut.
+        Without a valley, with what it carries; None where no class carries enough, or none can be
+        cut. Copies of one sample stay on one side of a cut.
     """
     label = carrying_class(readings, transplants, least)
     if label is None:
         return None
-    part = mine = members(readings, label)
+    part = mine = readings.members(label)
     carried = 0.0
     for _ in range(ROUNDS):
         scores = discriminant_scores(readings.values, part)[mine]
@@ -69,11 +69,4 @@ def most_of_a_class(readings: Readings, transplants: Transplants, least: float) 
         shares = [transplants.beyond_its_class(some) for some in above]
         best = int(np.argmax(shares))
         part, carried = above[best], shares[best]
-    if carried < least:
-        return None
     return Valley(part, 1.0, 0.0, readings.values.shape[1], label, carried)
-
-
-def members(readings: Readings, label: int) -> np.ndarray:
-    """Indices of what is read as a class, sorted."""
-    return np.flatnonzero(readings.predictions == label)
