@@ -1,4 +1,4 @@
-"""Eval mode, frozen weights and a fast layout for a while."""
+"""Eval mode, frozen weights, a fast layout and the number of threads for a while."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def channels_last(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.to(memory_format=torch.contiguous_format)
+
+
+@contextmanager
+def same_threads() -> Iterator[None]:
+    """As many threads of torch after it as before: numba, which UMAP runs on, sets them to all.
+
+    With more threads than were asked for, what runs after it may take ten times as long where
+    processes share the cores.
+    """
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)

@@ -18,6 +18,7 @@ from invertune_plugin.adapters.backdoorbox.defenses.plain_sets import PlainSet
 from invertune_plugin.adapters.backdoorbox.evaluator import read
 from invertune_plugin.errors import InputError
 from invertune_plugin.metrics import Rate
+from invertune_plugin.modes import same_threads
 
 CLUSTER = 100
 """Fewest images of a cluster, fixed in FLARE."""
@@ -79,7 +80,8 @@ def flare(job: Job, *, xi: float = 0.02) -> Defended:
     truth[list(poisoned)] = 1
     detector = job.core.FLARE(job.victim(), xi=xi, seed=job.seed)
     try:
-        detector.detect(images, truth.numpy())
+        with same_threads():
+            detector.detect(images, truth.numpy())
     except (TypeError, ValueError) as error:
         if not hasattr(detector, "y_preds"):
             reason = f"No split of the training images was stable ({error})."

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
-import torch
 from sklearn.decomposition import PCA
 
 from invertune_plugin.errors import InputError
+from invertune_plugin.modes import same_threads
 
 Kind = Literal["auto", "umap", "pca"]
 EXTRA = "In a clone of this package run pip install '.[flare]'"
@@ -72,7 +70,7 @@ def projected(values: np.ndarray, config: ProjectionConfig, seed: int = 0) -> np
     if projection_kind(config.kind) == "pca":
         places = PCA(min(2, values.shape[1]), random_state=seed).fit_transform(values)
         return np.asarray(places / max(float(places.std()), np.finfo(np.float32).tiny))
-    with warnings.catch_warnings(), threads_of_torch_kept():
+    with warnings.catch_warnings(), same_threads():
         warnings.simplefilter("ignore")
         import umap  # noqa: PLC0415
 
@@ -87,18 +85,3 @@ def projected(values: np.ndarray, config: ProjectionConfig, seed: int = 0) -> np
         for some in np.array_split(others, math.ceil(len(others) / config.fitted)):
             places[some] = mapper.transform(values[some])
     return places
-
-
-@contextmanager
-def threads_of_torch_kept() -> Iterator[None]:
-    """Give torch back its number of threads: numba, which UMAP runs on, sets that of the process.
-
-    With more threads than were asked for, what runs after it may take ten times as long where
-    processes share the cores.
-    """
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
