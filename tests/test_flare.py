@@ -1,8 +1,7 @@
-"""The walk on a tree drawn by hand, the choice of layers, and the verdict on planted clusters."""
+"""What FLARE says of planted clusters, and of images with a mark."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,112 +15,18 @@ from torch import nn
 
 from invertune_plugin.data import InMemory
 from invertune_plugin.defenses.flare import FLARE, FlareConfig, flare
-from invertune_plugin.defenses.flare.clusters import ClusterConfig, CondensedTree, stable_split
+from invertune_plugin.defenses.flare.clusters import ClusterConfig
 from invertune_plugin.defenses.flare.features import Features
 from invertune_plugin.defenses.flare.projection import ProjectionConfig, projected
 from invertune_plugin.defenses.flare.sides import (
-    check_fit,
-    discriminant_scores,
-    refined,
     share_of_classes,
-    standardised,
-    suspicion,
-    told_apart,
 )
-from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig, select_subspace
+from invertune_plugin.defenses.flare.subspace import Selection, SubspaceConfig
 from invertune_plugin.defenses.flare.verdict import verdict
 from invertune_plugin.errors import InputError
 from invertune_plugin.outcome import Outcome
 
 hdbscan = pytest.importorskip("hdbscan", reason="FLARE's clusters need hdbscan")
-
-ROWS = [
-    (10, 9, 0.5, 1),
-    (10, 11, 1.0, 6), (10, 12, 1.0, 3),
-    (11, 13, 1.5, 3), (11, 14, 1.5, 3),
-    (12, 6, 2.0, 1), (12, 7, 2.0, 1), (12, 8, np.inf, 1),
-    (13, 0, 4.0, 1), (13, 1, 4.0, 1), (13, 2, 4.0, 1),
-    (14, 3, 1.6, 1), (14, 4, 1.6, 1), (14, 5, 1.6, 1),
-]  # fmt: skip
-"""Ten samples: 9 is noise, 6 to 8 split off first, then 0 to 5 in two halves; 8 is a duplicate."""
-KIND = [("parent", "i8"), ("child", "i8"), ("lambda_val", "f8"), ("child_size", "i8")]
-TREE = CondensedTree(np.array(ROWS, dtype=KIND))
-PUBLISHED = ClusterConfig(min_cluster_size=2, persistence=1.0, least_share=0.0)
-
-
-def test_a_tree_by_hand() -> None:
-    assert [(c.node, c.size, c.birth, c.end) for c in TREE.below(10)] == [
-        (11, 6, 1.0, 1.5),
-        (12, 3, 1.0, 4.0),
-    ]
-    assert TREE.members(11).tolist() == [0, 1, 2, 3, 4, 5]
-    assert TREE.members(10).tolist() == list(range(10))
-    assert TREE.density(TREE.below(10)[0]) == pytest.approx((3 * 4 + 3 * 1.6) / 6 - 1)
-    assert TREE.density(TREE.below(10)[1]) == pytest.approx((2 + 2 + 4) / 3 - 1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "poisoned", "depth", "sizes"),
-    [
-        ({}, [6, 7, 8], 1, (6, 3)),
-        ({"rule": "stability"}, [0, 1, 2, 3, 4, 5], 1, (6, 3)),
-        ({"persistence": 2.0}, [3, 4, 5, 6, 7, 8], 2, (3, 3, 3)),
-        ({"xi": 0.6}, [3, 4, 5, 6, 7, 8], 2, (3, 3, 3)),
-        ({"xi": 0.6, "depth": 1}, None, 0, ()),
-        ({"xi": 3.0}, None, 0, ()),
-        ({"least_share": 0.6}, [6, 7, 8], 1, (6, 3)),
-        ({"least_share": 0.61}, None, 0, ()),
-    ],
-)
-def test_the_walk(
-    changes: dict[str, Any], poisoned: list[int] | None, depth: int, sizes: tuple[int, ...]
-) -> None:
-    split = stable_split(TREE, replace(PUBLISHED, **changes))
-    if poisoned is None:
-        assert split is None
-        return
-    assert split is not None
-    assert split.poisoned.tolist() == poisoned
-    assert (split.depth, split.sizes, split.noise) == (depth, sizes, 1)
-    assert split.stability == (0.5 if depth == 1 else 2.5)
-    assert split.persistence == pytest.approx(1.5 if depth == 1 else 4 / 1.5)
-
-
-def test_a_tree_without_clusters_has_no_split() -> None:
-    rows = np.array([(3, i, np.inf, 1) for i in range(3)], dtype=KIND)
-    assert stable_split(CondensedTree(rows), PUBLISHED) is None
-
-
-@pytest.mark.parametrize(
-    ("selection", "dropped", "kept", "asked"),
-    [
-        ("adaptive", 0, 3, [6, 5, 4, 3]),
-        ("none", 0, None, [6]),
-        ("fixed", 3, 3, [3]),
-        ("fixed", 2, None, [4]),
-    ],
-)
-def test_layers_are_dropped_from_the_end(
-    selection: Selection, dropped: int, kept: int | None, asked: list[int]
-) -> None:
-    seen: list[int] = []
-
-    def split_of(layers: int) -> str | None:
-        seen.append(layers)
-        return "split" if layers <= 3 else None
-
-    found = select_subspace(6, split_of, SubspaceConfig(selection, dropped))
-    assert seen == asked
-    assert found.tried == len(asked)
-    assert (found.split, found.kept) == (("split", kept) if kept else (None, 6 - dropped))
-
-
-def test_adaptive_selection_gives_up_at_the_least_layers() -> None:
-    found = select_subspace(6, lambda _: None, SubspaceConfig(least_layers=4))
-    assert (found.split, found.tried) == (None, 3)
-    assert select_subspace(2, lambda _: None, SubspaceConfig(least_layers=4)).tried == 1
-    with pytest.raises(InputError, match="a layer or more to be left, got 2 dropped of 2"):
-        select_subspace(2, lambda _: None, SubspaceConfig("fixed", dropped=2))
 
 
 PCA = FlareConfig(projection=ProjectionConfig("pca"), clusters=ClusterConfig(min_cluster_size=30))
@@ -156,38 +61,12 @@ def test_planted_poison_is_found() -> None:
     assert "60 of 600 samples stand apart in the first 6 of 6" in found.reason
 
 
-def test_a_discriminant_takes_in_what_the_clusters_left_out() -> None:
-    """Poison apart along one direction, thinly spread along another: half of it is given."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(1000, 4))
-    values[:100, 0] += 9
-    values[:100, 1] *= 6
-    poison = np.arange(100)
-    assert refined(values, poison[:60]).tolist() == poison.tolist()
-    assert refined(values, np.arange(90, 105)).tolist() == poison.tolist(), "a third is wrong"
-
-
-@pytest.mark.parametrize("given", [np.arange(0, 1000, 2), np.arange(30)])
-def test_what_is_no_side_stays_as_it_was_given(given: np.ndarray) -> None:
-    values = np.random.default_rng(0).normal(size=(1000, 4))
-    assert refined(values, given).tolist() == given.tolist()
-
-
 def test_refining_is_told() -> None:
     features, chosen = planted()
     found = verdict(features, replace(PCA, refine=True))
     assert (found.poisoned, found.evidence["refined"]) == (chosen, len(chosen))
     above = np.flatnonzero(found.scores > 0)
     assert above.tolist() == chosen, "scores are those of the discriminant"
-
-
-def test_discriminant_scores_by_hand() -> None:
-    """Two sides mirrored at 0: the score is 0 there and grows with the distance."""
-    values = np.array([[-1.0], [-3.0], [1.0], [3.0]])
-    scores = discriminant_scores(values, np.array([2, 3]))
-    assert (scores[2:] == -scores[:2]).all()
-    assert scores[3] == pytest.approx(3 * scores[2])
-    assert scores[2] > 0
 
 
 @pytest.mark.parametrize("selection", ["none", "adaptive"])
@@ -277,11 +156,6 @@ def test_what_fades_in_the_later_layers_is_no_poison() -> None:
     assert verdict(features, replace(PCA, least_late=0.0)).poisoned == chosen
 
 
-def test_told_apart_by_hand() -> None:
-    """Of four pairs of a sample of the part and another, three are in order."""
-    assert told_apart(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([1, 3])) == 0.75
-
-
 def test_all_samples_alike_is_no_split() -> None:
     values = np.zeros((200, 4), dtype=np.float32)
     features = Features(values, ("a", "b", "c", "d"), np.zeros(200, dtype=np.int64), 200)
@@ -293,35 +167,6 @@ def test_copies_of_poisoned_samples_are_found() -> None:
     features, chosen = planted()
     features.values[chosen] = features.values[chosen[0]]
     assert verdict(features, PCA).poisoned == chosen
-
-
-def test_share_of_classes_by_hand() -> None:
-    """Of class 0 two of four are chosen, of class 1 one of one: (1/2 + 1/2 + 1) / 3."""
-    predictions = np.array([0, 0, 0, 0, 1, 2])
-    assert share_of_classes(predictions, np.array([0, 1, 4])) == pytest.approx(2 / 3)
-
-
-def test_suspicion_by_hand() -> None:
-    values = np.array([[0.0], [0.0], [1.0], [5.0], [5.0]])
-    assert suspicion(values, np.array([3, 4])).tolist() == [-5.0, -5.0, -3.0, 5.0, 5.0]
-    assert suspicion(values, np.array([], dtype=int)).tolist() == [1.0, 1.0, 0.0, 4.0, 4.0]
-    assert standardised(np.array([[1.0, 7.0], [3.0, 7.0]])).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
-
-
-def test_fit() -> None:
-    labels = [0, 0, 0, 1]
-    assert check_fit(np.array([0, 0, 0, 1]), labels) is None
-    wrong = check_fit(np.array([0, 1, 1, 0]), [0, 0, -1, 1])
-    assert wrong is not None
-    assert "reads 33.3% of the labels" in wrong, "of those with a label"
-    assert check_fit(np.array([0, 0, 1, 1]), [0, 0, -1, 1]) is None
-    assert check_fit(np.array([0, 1, 1, 0]), list(np.array([0, 0, 1, 1]))) is not None
-    assert check_fit(np.array([1, 1, 1]), [1, 1, -1]) is None, "one class tells nothing"
-    assert check_fit(np.array([0, 0]), [-1, -1]) is None
-    assert check_fit(np.array([0, 1, 1, 0]), [("a caption",)] * 4) is None
-    told = check_fit(np.array([0, 0, 0, 0]), labels)
-    assert told is not None
-    assert "reads 75.0% of the labels" in told
 
 
 class Brightness(nn.Module):
@@ -448,27 +293,3 @@ def test_umap_finds_the_same_and_places_samples_that_it_was_not_fitted_to() -> N
     places = projected(features.values, config, seed=1)
     assert places.shape == (600, 2)
     assert np.array_equal(places, projected(features.values, config, seed=1))
-
-
-def test_a_side_of_one_sample_is_told_apart_without_a_warning(
-    recwarn: pytest.WarningsRecorder,
-) -> None:
-    values = np.random.default_rng(0).normal(size=(100, 3))
-    values[7] += 9
-    scores = discriminant_scores(values, np.array([7]))
-    assert scores.argmax() == 7
-    assert not recwarn.list
-
-
-@pytest.mark.skipif(os.cpu_count() == 1, reason="numba takes one thread there")
-def test_umap_leaves_torch_its_threads() -> None:
-    """Numba's OpenMP sets the threads of the whole process to all cores."""
-    pytest.importorskip("umap", reason="needs umap-learn")
-    before = torch.get_num_threads()
-    values = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
-    try:
-        torch.set_num_threads(1)
-        projected(values, ProjectionConfig("umap", neighbours=10))
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
