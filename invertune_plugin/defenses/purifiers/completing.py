@@ -9,10 +9,12 @@ that begin at the part, and then a line between them.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from invertune_plugin.defenses.flare.sides import (
@@ -136,9 +138,12 @@ def two_gaussians(places: np.ndarray, side: np.ndarray) -> GaussianMixture:
     """
     means = [places[those].mean(0) for those in (~side, side)]
     weights = [1 - side.mean(), side.mean()]
-    return GaussianMixture(
+    mixture = GaussianMixture(
         2, covariance_type="tied", means_init=means, weights_init=weights, random_state=0
-    ).fit(places)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return mixture.fit(places)
 
 
 def allowed(found: np.ndarray, part: np.ndarray, members: int) -> bool:
