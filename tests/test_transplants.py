@@ -146,6 +146,26 @@ def test_the_same_numbers_without_a_trigger_are_left_alone(least: float) -> None
     assert (found.poisoned, found.evidence["carried"]) == ((), [])
 
 
+class OnlyParts(Transplants):
+    """Parts of a class carry, a class as a whole does not."""
+
+    def carried(self, part: np.ndarray) -> float:
+        """Nothing for all that is read as one class."""
+        same = self.predictions == self.predictions[part[0]]
+        return 0.0 if len(part) == same.sum() else super().carried(part)
+
+
+@pytest.mark.parametrize(("others", "found"), [(60, True), (30, False)])
+def test_an_end_that_grows_to_most_of_a_class_that_carries_nothing_is_natural(
+    others: int, found: bool
+) -> None:
+    features, data, chosen = shoulder()
+    natural = np.setdiff1d(np.flatnonzero(features.predictions == TARGET), chosen)
+    features.predictions[natural[others:]] = TARGET - 1
+    model = OnlyParts(Reader(), data, features.predictions)
+    assert bool(split(features, Directions(), transplants=model).poisoned) == found
+
+
 def test_a_part_of_one_class_is_completed_from_its_class() -> None:
     """Half of the poison brings the rest; what is spread over classes stays as it is."""
     features, chosen = planted(100, COUNT, by=4.0)

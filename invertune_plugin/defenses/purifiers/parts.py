@@ -7,9 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from invertune_plugin.defenses.flare.sides import commonest_class, discriminant_scores, refined
+from invertune_plugin.defenses.flare.sides import (
+    commonest_class,
+    discriminant_scores,
+    refined,
+    share_of_classes,
+)
 from invertune_plugin.defenses.purifiers.class_parts import SAME
 from invertune_plugin.defenses.purifiers.completing import Readings, completed
+from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE
 from invertune_plugin.defenses.purifiers.origins import more_mixed
 from invertune_plugin.defenses.purifiers.poisoned_classes import most_of_a_class
 from invertune_plugin.defenses.purifiers.tails import pure_tails
@@ -65,7 +71,9 @@ def asked(
     """A part with what it carries, completed where that is enough.
 
     Where there is no part, most of a class, if that alone carries; else what grows from the end of
-    a component and carries other images to its class best; None where that is not enough.
+    a component and carries other images to its class best; None where that is not enough. An end
+    that grew to most of its class (``LARGEST_SIDE``) is none: that class, asked before, would carry
+    as a whole.
 
     Args:
         found: with a valley.
@@ -80,11 +88,16 @@ def asked(
     most = most_of_a_class(readings, transplants, least)
     if most is not None and (most := counted(most, readings, least)) is not None:
         return most
-    parts = (
+    ends = (
         grown(tail, readings, transplants, least)
         for tail in pure_tails(components, readings.predictions)
     )
-    return max(filter(None, parts), key=lambda one: one.carried or 0.0, default=None)
+    faint = (
+        end
+        for end in ends
+        if end is not None and share_of_classes(readings.predictions, end.part) <= LARGEST_SIDE
+    )
+    return max(faint, key=lambda one: one.carried or 0.0, default=None)
 
 
 def with_carried(found: Valley, transplants: Transplants) -> Valley:
