@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from invertune_plugin.errors import InputError
 
@@ -103,25 +104,35 @@ def written_parameters(writer: nn.Module) -> list[nn.Parameter]:
 
 
 @contextmanager
-def last_linear_inputs(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
-    """Record what the last linear layer takes in while the context lasts: the last that is called.
+def head_inputs(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]:
+    """Record what the head takes in while the context lasts; each forward pass replaces the last.
 
-    In a classifier it gives the logits. Each forward pass replaces the last.
+    In a classifier the head is the last linear layer that is called, which gives the logits; in a
+    ``ZeroShotClassifier`` it is the class texts, which take in image embeddings.
 
     Args:
         model: any network.
         wanted: False records nothing.
 
     Yields:
-        Its input, ``[N, D]``; nothing where none was called.
+        Its input, ``[N, D]``, of a CLIP of unit length; nothing where no linear layer was called.
     """
     seen: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[:] = [inputs[0].detach().flatten(1)]
 
-    layers = [module for module in model.modules() if wanted and isinstance(module, nn.Linear)]
-    handles = [layer.register_forward_pre_hook(record) for layer in layers]
+    def record_embedding(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
+        seen[:] = [F.normalize(output.detach(), dim=-1)]
+
+    visual = getattr(model, "visual", None) if hasattr(model, "encode_image") else None
+    if not wanted:
+        handles = []
+    elif visual is not None:
+        handles = [visual.register_forward_hook(record_embedding)]
+    else:
+        layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+        handles = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
         yield seen
     finally:

@@ -281,13 +281,14 @@ def test_heaps_of_all_classes_are_one_part() -> None:
 @pytest.mark.parametrize(
     ("model", "settings", "read"),
     [
-        ("classifier", {}, True),
-        ("classifier", {"last_layer": False}, False),
-        ("clip", {}, False),
+        ("classifier", {}, ["last"]),
+        ("classifier", {"last_layer": False}, []),
+        ("clip", {}, ["embeddings"]),
+        ("clip", {"last_layer": False}, []),
     ],
 )
-def test_the_last_layer_is_read_of_classifiers(
-    monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, Any], read: bool
+def test_what_the_head_takes_in_is_read_as_one_or_the_other(
+    monkeypatch: pytest.MonkeyPatch, model: str, settings: dict[str, Any], read: list[str]
 ) -> None:
     seen: list[Features] = []
 
@@ -300,7 +301,7 @@ def test_the_last_layer_is_read_of_classifiers(
     directions(
         net, InMemory(noise_images(60), [(str(i % 2),) for i in range(60)]), Directions(**settings)
     )
-    assert (seen[0].last is not None) == read
+    assert [name for name in ("last", "embeddings") if getattr(seen[0], name) is not None] == read
 
 
 def small_network() -> nn.Module:

@@ -105,6 +105,20 @@ def test_one_pass_equals_layer_by_layer(measure: Measure, batch_size: int) -> No
         assert torch.from_numpy(column.copy()) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.parametrize("tower", ["rn", "vit"])
+def test_of_a_clip_the_embeddings_come_from_the_same_pass(tower: str) -> None:
+    model, data = toy_classifier(tower, layers=2), InMemory(noise_images(40), [0] * 40)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += 0.1
+    found = abnormal_features(model, data, FeatureConfig(statistics_images=10), with_last=True)
+    with torch.no_grad():
+        expected = model.encode_image(data.images / 255)
+    assert found.embeddings == pytest.approx(expected.numpy(), abs=1e-5)
+    assert (found.last, found.passes) == (None, len(data))
+    assert abnormal_features(model, data).embeddings is None
+
+
 def test_what_the_last_linear_layer_takes_in_comes_from_the_same_pass() -> None:
     """In the order of the set, though a part of it is read first for the statistics."""
     data = images()

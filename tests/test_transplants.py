@@ -193,8 +193,9 @@ def test_the_last_layer_completes_what_the_others_hide() -> None:
     few = Valley(poison[:40], depth=1.0, significance=0.0)
     hidden = completed(few, Readings(values, predictions))
     assert len(np.intersect1d(hidden.part, poison)) < 0.9 * len(poison)
-    whole = completed(few, Readings(values, predictions, last))
-    assert len(np.setxor1d(whole.part, poison)) <= 5
+    for at_head in ({"last": last}, {"embeddings": last}):
+        whole = completed(few, Readings(values, predictions, **at_head))
+        assert len(np.setxor1d(whole.part, poison)) <= 5
     everything = replace(few, part=members)
     whole = completed(everything, Readings(values, predictions, last))
     assert whole.part.tolist() == members.tolist(), "nothing is left to tell it from"

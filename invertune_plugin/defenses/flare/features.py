@@ -33,7 +33,7 @@ from invertune_plugin.defenses.flare.norms import (
 )
 from invertune_plugin.errors import InputError
 from invertune_plugin.files import refuse_existing
-from invertune_plugin.hooks import last_linear_inputs
+from invertune_plugin.hooks import head_inputs
 from invertune_plugin.modes import frozen
 
 Progress = Callable[[int, int], None]
@@ -56,8 +56,8 @@ class FeatureConfig:
             many images of the set, drawn at random.
         batch_size: images at a time.
         spill: new ``.npy`` file that keeps the features on disk as float16, within its range; None
-            keeps them in memory. What the last layer takes in goes to ``STEM-last`` beside it,
-            where it is read.
+            keeps them in memory. What the last layer takes in, or the embeddings of a CLIP, go to
+            ``STEM-last`` beside it, where they are read.
     """
 
     measure: Measure = "log-density"
@@ -90,6 +90,7 @@ class Features:
         predictions: class that the model reads, ``[N]``.
         passes: forward passes over single images.
         last: what the last linear layer takes in, ``[N, D]``, where it was asked for.
+        embeddings: of a CLIP, in the place of ``last``: of its images, of unit length.
     """
 
     values: np.ndarray
@@ -97,6 +98,7 @@ class Features:
     predictions: np.ndarray
     passes: int
     last: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
 
 
 def abnormal_features(
@@ -122,7 +124,8 @@ def abnormal_features(
         config: settings.
         seed: of the draw of the images for the statistics.
         progress: called with (images done, images in all).
-        with_last: also keep what the last linear layer takes in, if there is one.
+        with_last: also keep what the last linear layer takes in, if there is one, of a CLIP the
+            image embeddings.
 
     Raises:
         InputError: the set is empty, the model has no normalisation layer, one that gets something
@@ -143,16 +146,16 @@ def abnormal_features(
     table = FeatureTable(len(dataset), settings.measure, settings.spilled())
     device = next(model.parameters()).device
     done = 0
-    at_end = last_linear_inputs(model, wanted=with_last)
+    at_end = head_inputs(model, wanted=with_last)
     reading = _reading(model, layers, moments, sums, settings.measure)
     whole = _complete_or_absent(settings.spilled())
-    with whole, torch.no_grad(), frozen(model), reading as seen, at_end as at_head:
+    with whole, torch.no_grad(), frozen(model), reading as seen, at_end as taken_in:
         for images, _ in _of_two_sizes(Subset(dataset, order), settings.batch_size):
             logits = model(to_unit(images).to(device))
             table.put(order[done : done + len(images)], _read(logits), seen, moments)
             seen.clear()
-            if at_head:
-                table.put_last(order[done : done + len(images)], at_head.pop())
+            if taken_in:
+                table.put_last(order[done : done + len(images)], taken_in.pop())
             done += len(images)
             if sums and done >= min(settings.statistics_images, len(dataset)):
                 moments |= {name: sums[name].moments() for name in table.waiting}
@@ -160,7 +163,8 @@ def abnormal_features(
                 table.settle(moments)
             if progress is not None:
                 progress(done, len(dataset))
-    return Features(table.values, table.layers, table.predictions, done, table.last)
+    at_head = {"embeddings" if hasattr(model, "encode_image") else "last": table.last}
+    return Features(table.values, table.layers, table.predictions, done, **at_head)
 
 
 @contextmanager

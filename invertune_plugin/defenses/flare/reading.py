@@ -43,7 +43,7 @@ def read_and_judged(
         seed: of all that is random.
         report: called with sentences.
         judge: what the features mean.
-        with_last: read what the last linear layer takes in, too.
+        with_last: read what the last linear layer takes in, too, of a CLIP the image embeddings.
 
     Raises:
         InputError: no normalisation layers, an untrained model, or activations that are no numbers.
@@ -52,7 +52,7 @@ def read_and_judged(
     def search(say: Report) -> Found:
         progress = told_progress(name, say)
         features = abnormal_features(model, dataset, config, seed, progress, with_last=with_last)
-        for values in (features.values, features.last):
+        for values in (features.values, features.last, features.embeddings):
             if values is not None:
                 refuse_non_finite(name, values)
         unfit = check_fit(features.predictions, texts_of(dataset))

@@ -3,8 +3,9 @@
 All-to-one poison is a small part of a set, but a large one of the class that it is read as. So the
 threshold between the two is looked for within the class, where neither side is rare, along the
 linear discriminant between the part and the rest of the set, which all samples have shaped. Of a
-classifier the class alone is looked at once more, with what the last layer takes in: two Gaussians
-that begin at the part, and then a line between them.
+classifier the class alone is looked at once more, with what the last layer takes in, and of a CLIP
+with the embeddings of its images: two Gaussians that begin at the part, and then a line between
+them.
 """
 
 from __future__ import annotations
@@ -42,11 +43,18 @@ class Readings:
         values: standardised features ``[N, L]``.
         predictions: class that the model reads, ``[N]``.
         last: what the last layer takes in, ``[N, D]``; None where it was not read.
+        embeddings: of a CLIP, of its images, ``[N, D]``; None where they were not read.
     """
 
     values: np.ndarray
     predictions: np.ndarray
     last: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
+
+    @property
+    def at_head(self) -> np.ndarray | None:
+        """What gives the logits: of a classifier that of the last layer, of a CLIP embeddings."""
+        return self.embeddings if self.last is None else self.last
 
     def members(self, label: int) -> np.ndarray:
         """Indices of what is read as a class, sorted."""
@@ -54,8 +62,8 @@ class Readings:
 
     def within(self, chosen: np.ndarray) -> Readings:
         """The same of some samples alone."""
-        last = None if self.last is None else self.last[chosen]
-        return Readings(self.values[chosen], self.predictions[chosen], last)
+        others = (None if some is None else some[chosen] for some in (self.last, self.embeddings))
+        return Readings(self.values[chosen], self.predictions[chosen], *others)
 
 
 def completed(found: Valley, readings: Readings) -> Valley:
@@ -72,8 +80,8 @@ def completed(found: Valley, readings: Readings) -> Valley:
         return found
     members = readings.members(label)
     kind = of_its_kind(inside, readings.values, members)
-    if readings.last is not None:
-        both = np.hstack([readings.values[members], standardised(readings.last[members])])
+    if (at_head := readings.at_head) is not None:
+        both = np.hstack([readings.values[members], standardised(at_head[members])])
         within = side_by_mixture(np.flatnonzero(np.isin(members, kind)), both)
         kind = members[of_its_kind(within, both, np.arange(len(members)))]
     return replace(found, part=np.union1d(found.part, kind))

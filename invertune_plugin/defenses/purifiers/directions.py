@@ -61,5 +61,5 @@ def directions(
         lambda features: split(
             features, settings, seed, Transplants(model, dataset, features.predictions, seed=seed)
         ),
-        with_last=settings.last_layer and not hasattr(model, "encode_text"),
+        with_last=settings.last_layer,
     )

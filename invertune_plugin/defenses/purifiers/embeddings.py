@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from invertune_plugin.data import Items, batches, texts_of, to_unit
 from invertune_plugin.defenses.purify import Report, refuse_non_finite, told_progress
 from invertune_plugin.errors import InputError
-from invertune_plugin.hooks import last_linear_inputs
+from invertune_plugin.hooks import head_inputs
 from invertune_plugin.modes import frozen
 
 
@@ -30,12 +30,15 @@ def image_embeddings(
     """
     progress, found, done = told_progress(name, say), [], 0
     device = next(model.parameters()).device
-    encode = getattr(model, "encode_image", None)
-    with frozen(model), last_linear_inputs(model, wanted=encode is None) as seen:
+    with frozen(model), head_inputs(model) as seen:
         for images, _ in batches(dataset, batch_size):
-            pixels = to_unit(images).to(device)
-            embedded = _last_inputs(model, pixels, seen) if encode is None else encode(pixels)
-            found.append(embedded.float().cpu())
+            model(to_unit(images).to(device))
+            if not seen:
+                raise InputError(
+                    "Expected a classifier with a linear layer at its end, got "
+                    f"{type(model).__name__} without any. Wrap it with one."
+                )
+            found.append(seen.pop().float().cpu())
             done += len(images)
             progress(done, len(dataset))
     embeddings = torch.cat(found)
@@ -70,13 +73,3 @@ def needs_captions(name: str, model: nn.Module) -> None:
             f"Expected a CLIP with encode_text for {name}, got {type(model).__name__}. Pass a "
             "ZeroShotClassifier."
         )
-
-
-def _last_inputs(model: nn.Module, pixels: Tensor, seen: list[Tensor]) -> Tensor:
-    model(pixels)
-    if not seen:
-        raise InputError(
-            f"Expected a classifier with a linear layer at its end, got {type(model).__name__} "
-            "without any. Wrap it with one."
-        )
-    return seen.pop()

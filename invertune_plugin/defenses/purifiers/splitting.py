@@ -59,8 +59,9 @@ class Directions(ValleyConfig):
         by_class: look at each class by itself where the whole set shows no part.
         most_elsewhere: a part of one class counts where the others have at most so much of it,
             relative to the class: natural attributes occur in several.
-        last_layer: look for second heaps of the classes before the last layer first; not in a
-            CLIP, whose embeddings hold what captions say beside the class.
+        last_layer: look for second heaps of the classes before the last layer first, and complete
+            parts of a class by it, too. The embeddings of a CLIP do the latter only, as they hold
+            what captions say beside the class.
         least_carried: a part that carries this share of images of other classes to its own, and
             still does with all of its kind, is completed; where nothing shows a valley, so are
             ends of components. None does not ask.
@@ -125,7 +126,7 @@ def split(
         transplants: of the model and the set; without them nothing is carried.
     """
     values, views = standardised(features.values), views_of(features.layers)
-    readings = Readings(values, features.predictions, features.last)
+    readings = Readings(values, features.predictions, features.last, features.embeddings)
     rest, sides, valleys, shares = np.arange(len(values)), [], [], []
     heaps = all_heaps(values, features.predictions, features.last, config)
     if transplants is not None and heaps is not None and heaps.label is not None:
