@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from invertune_plugin.defenses.flare.sides import standardised
+from invertune_plugin.defenses.purifiers.agreement import MANY, agreeing_sides
 from invertune_plugin.defenses.purifiers.class_parts import LEAST_CLASS, shallow
 from invertune_plugin.defenses.purifiers.mixtures import lighter_half, settled, whitened
 from invertune_plugin.defenses.purifiers.odd_side import LARGEST_SIDE, Classes, class_means
@@ -48,8 +49,9 @@ def all_heaps(
     where it shows no valley the heaps stay as they are. Of several classes it decides once more
     with the means, which lean towards the poison the more the smaller a class is. A heap of which
     it takes most stays whole: its own class shows it more surely. One that has little in common
-    with the others is left out, and of several one that is most of its class: no poison is that in
-    several classes. Where one class alone has two heaps, the one of more origins is odd.
+    with the others is left out. Which heap of each class is odd, many classes show together; of a
+    few one that is most of its class is left out, and of one class alone the heap of more origins
+    is odd.
 
     Args:
         values: standardised features ``[N, L]``.
@@ -61,7 +63,9 @@ def all_heaps(
         return None
     classes = Classes.of(values, predictions)
     found = list(second_heaps(classes, last, config))
-    if len(found) > 1:
+    if len(found) >= MANY:
+        found = agreeing_sides(found, classes)
+    elif len(found) > 1:
         sizes = np.bincount(predictions)
         found = [one for one in found if len(one.part) <= LARGEST_SIDE * sizes[one.label]]
     if len(found) == 1:
