@@ -122,8 +122,9 @@ def head_inputs(model: nn.Module, wanted: bool = True) -> Iterator[list[Tensor]]
     def record(_: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[:] = [inputs[0].detach().flatten(1)]
 
-    def record_embedding(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-        seen[:] = [F.normalize(output.detach(), dim=-1)]
+    def record_embedding(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        pooled: Tensor = output[0] if isinstance(output, tuple) else output
+        seen[:] = [F.normalize(pooled.detach(), dim=-1)]
 
     visual = getattr(model, "visual", None) if hasattr(model, "encode_image") else None
     if not wanted:

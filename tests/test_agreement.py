@@ -42,6 +42,12 @@ def test_the_sides_that_differ_alike_are_odd(poison: list[int], seed: int) -> No
     assert [(one.depth, one.label) for one in found] == [(3.0, i) for i in range(len(poison))]
 
 
+def test_without_any_difference_no_class_is_odd() -> None:
+    classes, parts = halves([20] * MANY)
+    nothing = Classes.of(np.zeros_like(classes.values), classes.places)
+    assert agreeing_sides([Valley(part, 3.0, 5.0) for part in parts], nothing) == []
+
+
 def test_a_class_that_differs_in_another_way_is_left_out() -> None:
     classes, parts = halves([20] * 6)
     classes.values[parts[2], 0] -= 2.0

@@ -19,6 +19,7 @@ from invertune_plugin.data import InMemory, to_unit
 from invertune_plugin.defenses.flare.features import FeatureConfig, Features, abnormal_features
 from invertune_plugin.defenses.flare.norms import Measure, by_channel, parts, running_moments
 from invertune_plugin.errors import InputError
+from invertune_plugin.hooks import head_inputs
 
 MEASURES: tuple[Measure, ...] = ("log-density", "z-score", "deviation")
 """Those with one feature a layer."""
@@ -117,6 +118,39 @@ def test_of_a_clip_the_embeddings_come_from_the_same_pass(tower: str) -> None:
     assert found.embeddings == pytest.approx(expected.numpy(), abs=1e-5)
     assert (found.last, found.passes) == (None, len(data))
     assert abnormal_features(model, data).embeddings is None
+
+
+class Pooled(nn.Module):
+    """A tower that gives tokens, too, as that of CoCa."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Means of channels ``[N, 3]``, and all places."""
+        return images.mean((2, 3)), images.flatten(2)
+
+
+class Captioner(nn.Module):
+    """A CLIP with such a tower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = Pooled()
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Embeddings of unit length."""
+        pooled: Tensor = self.visual(images)[0]
+        return nn.functional.normalize(pooled, dim=-1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The first two of three numbers as logits."""
+        return self.encode_image(images)[:, :2]
+
+
+def test_of_a_tower_with_tokens_the_head_takes_in_what_is_pooled() -> None:
+    pixels = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = Captioner()
+    with head_inputs(model) as seen:
+        model(pixels)
+    assert torch.equal(seen[0], model.encode_image(pixels))
 
 
 def test_what_the_last_linear_layer_takes_in_comes_from_the_same_pass() -> None:

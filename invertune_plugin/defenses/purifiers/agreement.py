@@ -21,6 +21,9 @@ ALIKE = 5.0
 """Standard deviations by which the sides of a class must differ along the common direction: 6.8 and
 more for poison, at most 3.6 for other sides (seven sets of CIFAR-10 and GTSRB)."""
 
+TINY = 1e-12
+"""Length of a difference that is none."""
+
 
 def agreeing_sides(found: Sequence[Valley], classes: Classes) -> list[Valley]:
     """Of each class the side that differs from the other as those of the other classes do.
@@ -33,10 +36,11 @@ def agreeing_sides(found: Sequence[Valley], classes: Classes) -> list[Valley]:
         found: one side of each class.
         classes: by what the model reads.
     """
-    white = classes.values @ np.linalg.cholesky(classes.precision)
+    white = whitened(classes)
     sides = [(one.part, rest_of_class(one.part, classes)) for one in found]
     away = np.stack([white[part].mean(0) - white[rest].mean(0) for part, rest in sides])
-    alike = away @ main_direction(away / np.linalg.norm(away, axis=1, keepdims=True))
+    lengths = np.linalg.norm(away, axis=1, keepdims=True)
+    alike = away @ main_direction(away / np.maximum(lengths, TINY))
     sizes = np.array([(len(part), len(rest)) for part, rest in sides])
     second = (alike < 0).astype(int)
     if 2 * sizes[np.arange(len(sizes)), second].sum() > sizes.sum():
@@ -47,6 +51,12 @@ def agreeing_sides(found: Sequence[Valley], classes: Classes) -> list[Valley]:
         for one, both, which, sure in zip(found, sides, second, deviations >= ALIKE, strict=True)
         if sure
     ]
+
+
+def whitened(classes: Classes) -> np.ndarray:
+    """Features ``[N, L]`` whose covariance within classes is that of independent ones."""
+    inverse_variances, axes = np.linalg.eigh(classes.precision)
+    return np.asarray(classes.values @ axes * np.sqrt(np.maximum(inverse_variances, 0)))
 
 
 def main_direction(rows: np.ndarray) -> np.ndarray:
