@@ -39,6 +39,11 @@ def labelled(training: Mapping[str, Any], *purifiers: str) -> Callable[[], str]:
 SEARCH = ("data", "tower", "attack", "defense", "seed", "images", "epochs", "poisoned_rate")
 """What tells searches apart."""
 PUBLISHED = "confirmed: false, clusters: {least_share: 0, persistence: 1}, most_of_classes: 1"
+BOUNDS = {
+    "our bounds": "flare",
+    "published bounds": f"flare {{least_late: 0, {PUBLISHED}, subspace: {{least_layers: 1}}}}",
+}
+"""FLARE with our bounds of a split, and without any beyond the published ones."""
 SELECTIONS = {
     "adaptive": "flare",
     "fixed, half of the layers": "flare {subspace: {dropped: 10, selection: fixed}}",
@@ -46,21 +51,24 @@ SELECTIONS = {
     "published bounds, adaptive": f"flare {{{PUBLISHED}, subspace: {{least_layers: 1}}}}",
     "published bounds, none": f"flare {{{PUBLISHED}, subspace: {{selection: none}}}}",
 }
+"""Selections of layers; rows of before ``least_late``, without which the published bounds were."""
 
 
-def selections(training: Mapping[str, Any]) -> Callable[[], str]:
-    """FLARE's selection of layers, with our bounds of a split and the published ones.
+def variants(training: Mapping[str, Any], names: Mapping[str, str]) -> Callable[[], str]:
+    """A purifier and variants of it, on the sets that all variants have searched; seeds' means.
 
-    Only sets that all variants of the default have searched, means over seeds.
+    Args:
+        training: fields of the rows that say how the networks were trained.
+        names: of purifiers, by the heads of their columns; the default first.
     """
 
     def made() -> str:
         rows = once(read("flare", measure="purify", **training))
-        columns = list(SELECTIONS.values())
+        columns = list(names.values())
         by_all = set.intersection(*(sets_of(only(rows, defense=by)) for by in columns[1:]))
         rows = [row for row in rows if sets_of([row]) <= by_all]
         told = crossed(rows, "attack", none_first(rows), "defense", columns, searched)
-        return markdown(["attack", *SELECTIONS], told)
+        return markdown(["attack", *names], told)
 
     return made
 

@@ -13,14 +13,16 @@ from pathlib import Path
 
 from bench_tables import PURIFIERS, REPAIRS, TOOLBOX, bench, by_defense, detected, rates
 from flare_tables import (
+    BOUNDS,
+    SELECTIONS,
     clean_sizes,
     directions,
     labelled,
     pairs,
-    selections,
     shares,
     speed,
     trained_again,
+    variants,
 )
 from rendering import Rows, crossed, distinct, markdown, mean, only, read, spread
 
@@ -180,7 +182,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
         *("flare", "directions", "spectral_signatures", "activation_clustering"),
     ),
     "flare retrained": trained_again(CIFAR_TRAINING),
-    "flare selections": selections(CIFAR_TRAINING),
+    "flare selections": variants(CIFAR_TRAINING, SELECTIONS),
+    "flare published": variants(CIFAR_TRAINING, BOUNDS),
     "flare clean": clean_sizes(
         {"data": "cifar10", "tower": "resnet18_narrow"}, "flare", "directions"
     ),
