@@ -322,6 +322,7 @@ def test_looking_at_a_model_leaves_it_as_it_was() -> None:
 
 @pytest.mark.toolbox
 def test_the_resnet_of_the_real_toolbox() -> None:
+    torch.manual_seed(0)
     model = upstream_file("core/models/resnet.py").ResNet(18, num_classes=4).eval()
     suspect = as_suspect(model, NAMES, 32)
     assert torch.equal(suspect(some_images(2)), model(some_images(2)))
