@@ -20,7 +20,6 @@ MANY = 5
 ALIKE = 5.0
 """Standard deviations by which the sides of a class must differ along the common direction: 6.8 and
 more for poison, at most 3.6 for other sides (seven sets of CIFAR-10 and GTSRB)."""
-
 TINY = 1e-12
 """Length of a difference that is none."""
 

@@ -10,12 +10,10 @@ them.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from invertune_plugin.defenses.flare.sides import (
@@ -23,6 +21,7 @@ from invertune_plugin.defenses.flare.sides import (
     discriminant_scores,
     standardised,
 )
+from invertune_plugin.defenses.purifiers.mixtures import fitted
 from invertune_plugin.defenses.purifiers.transplants import LEAST_REST
 from invertune_plugin.defenses.purifiers.valleys import Valley
 
@@ -149,9 +148,7 @@ def two_gaussians(places: np.ndarray, side: np.ndarray) -> GaussianMixture:
     mixture = GaussianMixture(
         2, covariance_type="tied", means_init=means, weights_init=weights, random_state=0
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit(places)
+    return fitted(mixture, places)
 
 
 def allowed(found: np.ndarray, part: np.ndarray, members: int) -> bool:

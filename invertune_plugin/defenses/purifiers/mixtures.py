@@ -101,10 +101,15 @@ def lighter_half(white: np.ndarray, seed: int = 0) -> np.ndarray:
     if not white.size:
         return np.empty(0, dtype=np.int64)
     mixture = GaussianMixture(2, covariance_type="tied", n_init=STARTS, random_state=seed)
+    chosen = fitted(mixture, white).predict(white)
+    return np.flatnonzero(chosen == mixture.weights_.argmin())
+
+
+def fitted(mixture: GaussianMixture, values: np.ndarray) -> GaussianMixture:
+    """A mixture fitted to values ``[N, D]``, also where it has not settled, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        chosen = mixture.fit_predict(white)
-    return np.flatnonzero(chosen == mixture.weights_.argmin())
+        return mixture.fit(values)
 
 
 def settled(values: np.ndarray, part: np.ndarray, config: ValleyConfig) -> Valley | None:
